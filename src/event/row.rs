@@ -1,0 +1,220 @@
+//! Decoding a row of the events table, whichever SDK's attribute type it comes in.
+//!
+//! A row whose *key* is no event key belongs to somebody else; a row with a good key and a bad *body* is an event that cannot be
+//! read, and stops its root. The two are told apart here and nowhere else. Nothing of a payload ever enters an error.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+
+use super::{Event, Root, Sequence, Timestamp};
+
+/// The attribute names of the events table.
+pub mod columns {
+    /// Partition key, S: `{domain}#{edition}#{root}`.
+    pub const PK: &str = "pk";
+    /// Sort key, N: the sequence.
+    pub const SK: &str = "sk";
+    /// S: the type's name.
+    pub const EVENT_TYPE: &str = "event_type";
+    /// B: the body.
+    pub const PAYLOAD: &str = "payload";
+    /// S, optional.
+    pub const CORRELATION_ID: &str = "correlation_id";
+    /// S, ISO 8601.
+    pub const CREATED_AT: &str = "created_at";
+}
+
+/// A DynamoDB attribute value of either SDK, taken apart. `None` means it is of another type.
+pub trait Attribute {
+    /// The text of an S.
+    fn into_text(self) -> Option<String>;
+    /// The digits of an N.
+    fn into_number(self) -> Option<String>;
+    /// The bytes of a B.
+    fn into_binary(self) -> Option<Bytes>;
+}
+
+/// A row with a good key whose body is no event.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the row {root} {sequence} is no event: {reason}")]
+pub struct InvalidRow {
+    /// The root its key names.
+    pub root: Root,
+    /// The sequence its key names.
+    pub sequence: Sequence,
+    /// What is wrong with it: attribute and expectation, never a value of the payload.
+    pub reason: String,
+}
+
+/// A row with a good key: an event, or one that cannot be read.
+pub type Row = Result<Event, InvalidRow>;
+
+/// Why a row is no event.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RowError {
+    /// The key is no event key.
+    #[error("the row with the key `{key}` is no event row: {reason}")]
+    Key {
+        /// The partition and sort key found, shortened.
+        key: String,
+        /// What is wrong with them.
+        reason: String,
+    },
+    /// The key is good, the body is not.
+    #[error(transparent)]
+    Body(#[from] InvalidRow),
+}
+
+/// How much of a wrong key an error shows.
+const SHOWN_CHARS_MAX: usize = 120;
+
+/// Decodes one row of the events table (design section 3).
+///
+/// # Errors
+/// [`RowError::Key`] when `pk` and `sk` are no event key, [`RowError::Body`] when the rest is no event.
+pub fn decode_row<A: Attribute>(mut item: HashMap<String, A>) -> Result<Event, RowError> {
+    let (root, sequence) = decode_key(&mut item)?;
+    decode_body(item, root, sequence).map_err(RowError::Body)
+}
+
+fn decode_key<A: Attribute>(item: &mut HashMap<String, A>) -> Result<(Root, Sequence), RowError> {
+    let pk = item.remove(columns::PK).and_then(A::into_text);
+    let sk = item.remove(columns::SK).and_then(A::into_number);
+    let shown = |reason: String| RowError::Key {
+        key: format!("{} {}", pk.as_deref().unwrap_or("-"), sk.as_deref().unwrap_or("-"))
+            .chars()
+            .take(SHOWN_CHARS_MAX)
+            .collect(),
+        reason,
+    };
+    let root = match pk.as_deref() {
+        Some(key) => Root::parse(key).map_err(|error| shown(error.to_string()))?,
+        None => return Err(shown("`pk` is no text (S)".into())),
+    };
+    let sequence = match sk.as_deref() {
+        Some(digits) => digits.parse().map_err(|_| shown("`sk` is no whole number from 0".into()))?,
+        None => return Err(shown("`sk` is no number (N)".into())),
+    };
+    Ok((root, Sequence(sequence)))
+}
+
+fn decode_body<A: Attribute>(mut item: HashMap<String, A>, root: Root, sequence: Sequence) -> Row {
+    let found = decode_attributes(&mut item);
+    match found {
+        Ok((event_type, payload, correlation_id, created_at)) => {
+            Ok(Event { root, sequence, event_type, payload, correlation_id, created_at })
+        }
+        Err(reason) => Err(InvalidRow { root, sequence, reason }),
+    }
+}
+
+type Body = (Box<str>, Bytes, Option<Box<str>>, Timestamp);
+
+fn decode_attributes<A: Attribute>(item: &mut HashMap<String, A>) -> Result<Body, String> {
+    let event_type =
+        item.remove(columns::EVENT_TYPE).and_then(A::into_text).ok_or("`event_type` is missing or no text (S)")?;
+    if event_type.is_empty() {
+        return Err("`event_type` is empty".into());
+    }
+    let payload =
+        item.remove(columns::PAYLOAD).and_then(A::into_binary).ok_or("`payload` is missing or not binary (B)")?;
+    let correlation_id = match item.remove(columns::CORRELATION_ID) {
+        Some(value) => Some(value.into_text().ok_or("`correlation_id` is no text (S)")?.into()),
+        None => None,
+    };
+    let created_at =
+        item.remove(columns::CREATED_AT).and_then(A::into_text).ok_or("`created_at` is missing or no text (S)")?;
+    let created_at = Timestamp::parse(&created_at).map_err(|_| "`created_at` is not an ISO 8601 time")?;
+    Ok((event_type.into(), payload, correlation_id, created_at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Clone)]
+    enum Value {
+        S(&'static str),
+        N(&'static str),
+        B(&'static [u8]),
+    }
+
+    impl Attribute for Value {
+        fn into_text(self) -> Option<String> {
+            if let Self::S(text) = self { Some(text.into()) } else { None }
+        }
+        fn into_number(self) -> Option<String> {
+            if let Self::N(digits) = self { Some(digits.into()) } else { None }
+        }
+        fn into_binary(self) -> Option<Bytes> {
+            if let Self::B(bytes) = self { Some(Bytes::from_static(bytes)) } else { None }
+        }
+    }
+
+    fn row() -> HashMap<String, Value> {
+        [
+            ("pk", Value::S("orders#angzarr#1")),
+            ("sk", Value::N("7")),
+            ("event_type", Value::S("OrderPlaced")),
+            ("payload", Value::B(b"\x00\xffbody")),
+            ("correlation_id", Value::S("c-1")),
+            ("created_at", Value::S("2026-01-31T12:00:00Z")),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+    }
+
+    #[test]
+    fn decodes_a_full_row() {
+        let event = decode_row(row()).unwrap();
+        assert_eq!(event.root.key(), "orders#angzarr#1");
+        assert_eq!(event.sequence, Sequence(7));
+        assert_eq!(&*event.event_type, "OrderPlaced");
+        assert_eq!(&event.payload[..], b"\x00\xffbody");
+        assert_eq!(event.correlation_id.as_deref(), Some("c-1"));
+        assert!(!format!("{event:?}").contains("body\""), "the payload must not be shown");
+    }
+
+    #[test]
+    fn the_correlation_id_may_be_absent_and_other_attributes_are_ignored() {
+        let mut item = row();
+        item.remove("correlation_id");
+        item.insert("ttl".into(), Value::N("1"));
+        assert_eq!(decode_row(item).unwrap().correlation_id, None);
+    }
+
+    #[test]
+    fn a_wrong_key_and_a_wrong_body_are_told_apart() {
+        for (name, value) in [
+            ("pk", Value::S("no-key")),
+            ("pk", Value::N("1")),
+            ("sk", Value::N("-1")),
+            ("sk", Value::N("1.5")),
+            ("sk", Value::S("1")),
+        ] {
+            let mut item = row();
+            item.insert(name.into(), value);
+            assert!(matches!(decode_row(item), Err(RowError::Key { .. })), "{name}");
+        }
+        for (name, value) in [
+            ("event_type", Value::N("1")),
+            ("event_type", Value::S("")),
+            ("payload", Value::S("text")),
+            ("correlation_id", Value::N("1")),
+            ("created_at", Value::S("now")),
+        ] {
+            let mut item = row();
+            item.insert(name.into(), value);
+            assert!(matches!(decode_row(item), Err(RowError::Body(_))), "{name}");
+        }
+        for name in ["event_type", "payload", "created_at"] {
+            let mut item = row();
+            item.remove(name);
+            let Err(RowError::Body(invalid)) = decode_row(item) else { panic!("{name} is required") };
+            assert_eq!((invalid.root.key(), invalid.sequence), ("orders#angzarr#1", Sequence(7)));
+            assert!(invalid.reason.contains(name));
+        }
+    }
+}

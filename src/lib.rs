@@ -1,0 +1,26 @@
+//! `angzarr-relay` turns a DynamoDB event store into dependable projections, sagas and Kinesis streams.
+//!
+//! It reads the DynamoDB Streams shards of the events table, delivers every event to each configured handler in order per aggregate
+//! root, and records in the positions table how far each handler has come. The table is the log; the stream is only the fast path:
+//! what the stream reorders, repeats or has lost is repaired with a query of the table.
+//!
+//! # Layout, in the order an event takes
+//! - [`event`]: what a row means: the root, the sequence, the event, its CloudEvents form
+//! - [`storage`]: the three tables: events, positions, snapshots; their creation and check
+//! - [`relay_table`]: the relay's own table: checkpoints and the handler registry
+//! - [`stream`]: shards, lineage, the shard reader and its page window
+//! - [`lane`]: one handler's way through its shards: subscription, sequencer, watermark, retry, flush
+//! - [`handler`]: the contract of a receiver, and the ready-made ones: kinesis, http, jsonl
+//! - [`relay`]: the only place that wires, spawns and stops
+//! - [`telemetry`], [`config`], [`cli`]: metrics and logs, settings, the commands
+//! - [`time`]: the one clock, the one source of randomness, retry intervals
+
+#![cfg_attr(not(test), deny(clippy::unwrap_used))]
+
+pub mod time;
+pub mod event;
+pub mod storage;
+pub mod relay_table;
+pub mod stream;
+
+pub mod handler;

@@ -1,0 +1,3 @@
+//! The binary `angzarr-relay`.
+
+fn main() {}

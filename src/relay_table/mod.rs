@@ -1,0 +1,79 @@
+//! The relay's own table, `{prefix}-relay`: how far each handler has read each shard, and since when each handler exists.
+//!
+//! Two ports, each with a DynamoDB adapter and one in memory. A checkpoint is only an optimisation: losing it costs re-reading, never
+//! an event. The registry is not: a handler's start is written before anything is read and never changes.
+
+mod dynamo;
+mod memory;
+
+pub use dynamo::RelayTable;
+pub use memory::MemoryRelayTable;
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+
+use crate::event::Timestamp;
+use crate::handler::HandlerName;
+use crate::storage::StorageError;
+use crate::stream::{ShardId, StreamSequence};
+
+/// How far a handler has read a shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Checkpoint {
+    /// Every record up to and including this one is covered.
+    At(StreamSequence),
+    /// The shard was read to its end and all of it is covered.
+    Finished,
+}
+
+/// Keeps the checkpoints.
+#[async_trait]
+pub trait CheckpointStore: Send + Sync {
+    /// All checkpoints of a handler.
+    async fn load(&self, handler: &HandlerName) -> Result<BTreeMap<ShardId, Checkpoint>, StorageError>;
+    /// Sets one.
+    async fn save(&self, handler: &HandlerName, shard: &ShardId, checkpoint: &Checkpoint) -> Result<(), StorageError>;
+    /// Removes the checkpoints of a shard that the stream no longer has.
+    async fn forget(&self, handler: &HandlerName, shard: &ShardId) -> Result<(), StorageError>;
+}
+
+/// Where a handler that was never seen before starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// With each root's first event.
+    Beginning,
+    /// With what is written from its first registration on.
+    Latest,
+    /// With what was created at or after this moment.
+    At(Timestamp),
+}
+
+/// What the registry keeps of a handler from its first start on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Registration {
+    /// Events created before this moment are not the handler's; none when it starts at the beginning.
+    pub started_at: Option<Timestamp>,
+}
+
+impl Start {
+    /// What a handler registered at `now` with this start keeps for good.
+    #[must_use]
+    pub fn registration(self, now: Timestamp) -> Registration {
+        Registration {
+            started_at: match self {
+                Self::Beginning => None,
+                Self::Latest => Some(now),
+                Self::At(moment) => Some(moment),
+            },
+        }
+    }
+}
+
+/// Keeps the handlers.
+#[async_trait]
+pub trait HandlerRegistry: Send + Sync {
+    /// Registers the handler if it is new; answers what was durably registered, now or earlier.
+    async fn register(&self, handler: &HandlerName, start: Start, now: Timestamp)
+    -> Result<Registration, StorageError>;
+}

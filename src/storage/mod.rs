@@ -1,0 +1,87 @@
+//! The three tables of the event store: events, positions, snapshots (design section 3).
+//!
+//! The ports the relay needs of them, [`EventSource`] and [`PositionStore`], with a DynamoDB adapter and one in memory each; and the
+//! library's own event store for writers. Every write is conditional; nothing here retries: that is its caller's decision.
+
+mod error;
+mod event_store;
+mod memory;
+mod position_store;
+mod snapshot_store;
+mod tables;
+
+pub use error::StorageError;
+pub use memory::{MemoryEvents, MemoryPositions};
+
+use async_trait::async_trait;
+
+use crate::event::{Root, Row, Sequence};
+use crate::handler::HandlerName;
+
+/// The most roots one [`PositionStore::load`] takes: BatchGetItem's limit.
+pub const LOAD_ROOTS_MAX: usize = 100;
+
+/// One page of a root's rows, in sequence order.
+#[derive(Debug, Clone, Default)]
+pub struct RowPage {
+    /// The rows, strictly increasing in sequence; not necessarily without gaps.
+    pub rows: Vec<Row>,
+    /// Where the next page begins; none when this was the last.
+    pub next: Option<Sequence>,
+}
+
+/// Whether a read must show every write that was acknowledged before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consistency {
+    /// Strongly consistent: for repair, and for whoever decides on what is read.
+    Strong,
+    /// Eventually consistent: half the price.
+    Eventual,
+}
+
+/// Reads a root from the events table, for repair.
+#[async_trait]
+pub trait EventSource: Send + Sync {
+    /// One page of the rows of `root` with `from <= sequence <= to`, read consistently; at most `rows_max` of them.
+    async fn read_consistent(
+        &self,
+        root: &Root,
+        from: Sequence,
+        to: Sequence,
+        rows_max: usize,
+    ) -> Result<RowPage, StorageError>;
+}
+
+/// A position to write: the handler has durably finished `root` up to and including `to`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advance {
+    /// Whose position.
+    pub root: Root,
+    /// What the table is believed to hold: none for no row.
+    pub from: Option<Sequence>,
+    /// The new position.
+    pub to: Sequence,
+}
+
+/// What became of an [`Advance`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Advanced {
+    /// The table holds the new position.
+    Written,
+    /// The table holds this one already, at or past the new one: nothing was written (a position never goes back).
+    Refused {
+        /// What the table holds.
+        durable: Sequence,
+    },
+}
+
+/// Loads and advances the positions of handlers. Positions only ever grow.
+#[async_trait]
+pub trait PositionStore: Send + Sync {
+    /// The durable positions of at most [`LOAD_ROOTS_MAX`] roots, in the order asked, read consistently; none where there is no row.
+    async fn load(&self, handler: &HandlerName, roots: &[Root]) -> Result<Vec<Option<Sequence>>, StorageError>;
+
+    /// Advances each position under the condition `attribute_not_exists(#sequence) OR #sequence < :new`; answers in the order asked,
+    /// each for itself: some may be written while others fail.
+    async fn advance(&self, handler: &HandlerName, advances: &[Advance]) -> Vec<Result<Advanced, StorageError>>;
+}
