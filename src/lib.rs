@@ -24,3 +24,4 @@ pub mod relay_table;
 pub mod stream;
 
 pub mod handler;
+pub mod telemetry;

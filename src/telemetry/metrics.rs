@@ -1,0 +1,129 @@
+//! The names of all metrics, what they mean, and the recording of AWS calls.
+
+use ::metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram};
+
+/// The names. `angzarr_relay_<noun>_<unit|total>`.
+pub mod names {
+    /// Records read from the stream, by what they were.
+    pub const RECORDS_READ: &str = "angzarr_relay_records_read_total";
+    /// Events handed to a handler, by its answer.
+    pub const EVENTS_DELIVERED: &str = "angzarr_relay_events_delivered_total";
+    /// Events a subscription's type patterns left out.
+    pub const EVENTS_FILTERED: &str = "angzarr_relay_events_filtered_total";
+    /// How long a handler took for one call.
+    pub const DELIVER_DURATION: &str = "angzarr_relay_deliver_duration_seconds";
+    /// Age of the oldest record not yet delivered to a handler.
+    pub const HANDLER_LAG: &str = "angzarr_relay_handler_lag_seconds";
+    /// Whether a handler's receiver answers.
+    pub const HANDLER_UP: &str = "angzarr_relay_handler_up_ratio";
+    /// Roots that a handler cannot go on with, by why.
+    pub const ROOTS_STUCK: &str = "angzarr_relay_stuck_roots_count";
+    /// Queries of the table for events the stream had not brought.
+    pub const GAPS_REPAIRED: &str = "angzarr_relay_gaps_repaired_total";
+    /// Holes of the table met.
+    pub const HOLES: &str = "angzarr_relay_holes_total";
+    /// Events dropped because they were covered before.
+    pub const DUPLICATES_DROPPED: &str = "angzarr_relay_duplicates_dropped_total";
+    /// Rows that are no event, by what is wrong.
+    pub const INVALID_ROWS: &str = "angzarr_relay_invalid_rows_total";
+    /// Positions written.
+    pub const POSITIONS_WRITTEN: &str = "angzarr_relay_positions_written_total";
+    /// Positions the table refused, because it holds a later one.
+    pub const POSITIONS_REFUSED: &str = "angzarr_relay_positions_refused_total";
+    /// Time since the checkpoints of a handler last stood where its reading stands.
+    pub const CHECKPOINT_AGE: &str = "angzarr_relay_checkpoint_age_seconds";
+    /// Memory held by records and events.
+    pub const BUFFERED: &str = "angzarr_relay_buffered_bytes";
+    /// Shards, by state.
+    pub const SHARDS: &str = "angzarr_relay_shards_count";
+    /// Times the stream had trimmed what was to be read.
+    pub const STREAM_TRIMMED: &str = "angzarr_relay_stream_trimmed_total";
+    /// Calls of AWS APIs.
+    pub const AWS_CALLS: &str = "angzarr_relay_aws_calls_total";
+    /// Capacity units DynamoDB says were consumed.
+    pub const CAPACITY: &str = "angzarr_relay_consumed_capacity_units_total";
+}
+
+/// The type of a metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricKind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// A distribution.
+    Histogram,
+}
+
+use MetricKind::{Counter, Gauge, Histogram};
+
+/// Every metric: name, type, unit, labels, meaning. The README's table is this one.
+pub const METRICS: &[(&str, MetricKind, Unit, &[&str], &str)] = &[
+    (names::RECORDS_READ, Counter, Unit::Count, &["kind"], "records read from the stream, by what they were"),
+    (
+        names::EVENTS_DELIVERED,
+        Counter,
+        Unit::Count,
+        &["handler", "outcome"],
+        "events handed to a handler, by its answer",
+    ),
+    (names::EVENTS_FILTERED, Counter, Unit::Count, &["handler"], "events that a subscription's types left out"),
+    (names::DELIVER_DURATION, Histogram, Unit::Seconds, &["handler"], "how long a handler took for one call"),
+    (names::HANDLER_LAG, Gauge, Unit::Seconds, &["handler"], "age of the oldest record not yet delivered to a handler"),
+    (names::HANDLER_UP, Gauge, Unit::Count, &["handler"], "1 when a handler's receiver answers, 0 in an outage"),
+    (names::ROOTS_STUCK, Gauge, Unit::Count, &["handler", "state"], "roots that a handler cannot go on with, by why"),
+    (names::GAPS_REPAIRED, Counter, Unit::Count, &["handler"], "gaps filled by a query of the events table"),
+    (names::HOLES, Counter, Unit::Count, &["handler"], "holes of the events table met"),
+    (names::DUPLICATES_DROPPED, Counter, Unit::Count, &["handler"], "events dropped because they were covered before"),
+    (names::INVALID_ROWS, Counter, Unit::Count, &["part"], "rows that are no event, by the part that is wrong"),
+    (names::POSITIONS_WRITTEN, Counter, Unit::Count, &["handler"], "positions written"),
+    (names::POSITIONS_REFUSED, Counter, Unit::Count, &["handler"], "positions refused: the table holds a later one"),
+    (
+        names::CHECKPOINT_AGE,
+        Gauge,
+        Unit::Seconds,
+        &["handler"],
+        "time since a handler's checkpoints stood where it reads",
+    ),
+    (names::BUFFERED, Gauge, Unit::Bytes, &[], "memory held by records and events"),
+    (names::SHARDS, Gauge, Unit::Count, &["state"], "shards of the stream, by state"),
+    (names::STREAM_TRIMMED, Counter, Unit::Count, &[], "times the stream had trimmed what was to be read"),
+    (names::AWS_CALLS, Counter, Unit::Count, &["operation", "outcome"], "calls of AWS APIs, by outcome"),
+    (
+        names::CAPACITY,
+        Counter,
+        Unit::Count,
+        &["table", "operation"],
+        "capacity units consumed, as DynamoDB reports them",
+    ),
+];
+
+/// Tells the recorder what every metric means.
+pub fn describe_all() {
+    for (name, kind, unit, _, meaning) in METRICS {
+        match kind {
+            Counter => describe_counter!(*name, *unit, *meaning),
+            Gauge => describe_gauge!(*name, *unit, *meaning),
+            Histogram => describe_histogram!(*name, *unit, *meaning),
+        }
+    }
+}
+
+/// Counts one call of an AWS API; `outcome` is `ok` or the kind of error: `throttled`, `denied`, `refused`, `failed`.
+pub fn record_aws_call(operation: &'static str, outcome: &'static str) {
+    counter!(names::AWS_CALLS, "operation" => operation, "outcome" => outcome).increment(1);
+}
+
+/// Counts capacity units, rounded up to a whole unit a call.
+pub fn record_capacity(table: &str, operation: &'static str, units: f64) {
+    counter!(names::CAPACITY, "table" => table.to_owned(), "operation" => operation).increment(whole_units(units));
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a float of this size rounds to a whole number"
+)]
+fn whole_units(units: f64) -> u64 {
+    units.max(0.0).ceil() as u64
+}
