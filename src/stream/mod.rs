@@ -3,14 +3,27 @@
 //! The port is [`StreamSource`], with an adapter for AWS and one in memory. Arrival order is never trusted: DynamoDB orders records per
 //! item only. What a handler makes of a record is left to `lane`.
 
-mod memory;
-mod page;
 mod sequence;
 mod shard;
 mod source;
+mod memory;
+mod lineage;
+mod pace;
+mod page;
+mod budget;
+mod window;
+mod feed;
+mod reader;
 
+pub use budget::Budget;
+pub use feed::{Feed, LaneFeed};
+pub use lineage::Lineage;
 pub use memory::MemoryStream;
+pub(crate) use page::row_sequence;
 pub use page::{Ignored, Page, Run, RunRow};
+pub(crate) use reader::with_causes;
+pub use reader::{ReaderEnd, ReaderParts, ShardReader};
 pub use sequence::{StreamPoint, StreamSequence};
 pub use shard::{Shard, ShardId};
 pub use source::{Change, Record, RecordPage, ShardIterator, ShardPage, StreamError, StreamSource};
+pub use window::LaneId;

@@ -68,6 +68,8 @@ pub struct Page {
     pub memory_bytes: usize,
     /// The time of its oldest record.
     pub oldest_at: Option<Timestamp>,
+    /// The time of its newest record.
+    pub newest_at: Option<Timestamp>,
     /// Nothing follows: the shard is at its end.
     pub end: bool,
 }
@@ -86,6 +88,7 @@ impl Page {
             records: records.len(),
             memory_bytes: size_of::<Self>(),
             oldest_at: records.iter().map(|record| record.happened_at).min(),
+            newest_at: records.iter().map(|record| record.happened_at).max(),
             end,
         };
         let mut index = HashMap::with_capacity(records.len());

@@ -1,0 +1,301 @@
+//! The reader of one shard: makes every GetRecords call for it, for the window and for lanes that are behind, and feeds the pages in.
+//!
+//! All reads of a shard share one pace and are served in turn, so that no lagging lane starves another. An empty page is never the end:
+//! only an absent next iterator is. Which lanes want what is the window's to decide; what a record means, the lanes'.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use metrics::{Counter, counter};
+use tokio::time::{Instant, sleep, timeout_at};
+use tracing::{debug, info, warn};
+
+use super::budget::{Budget, Room};
+use super::feed::Feed;
+use super::pace::{Fill, POLL_INTERVAL_MIN, Pace};
+use super::window::{Read, ReadPlace};
+use super::{Change, Page, Record, RecordPage, ShardIterator, StreamError, StreamPoint, StreamSource};
+use crate::event::Timestamp;
+use crate::telemetry::{Beat, Health, names};
+use crate::time::{Backoff, BackoffPolicy, Clock, Random};
+use std::sync::Arc;
+
+/// Room reserved before a read: what GetRecords returns at most, about.
+const READ_RESERVE_BYTES: usize = 1 << 20;
+
+/// Waits of the reader that has nothing to do end after so long, so that its loop is seen to turn.
+const IDLE_TURN: Duration = Duration::from_secs(10);
+
+/// The waits after failed calls.
+const FAILURE_BACKOFF: BackoffPolicy =
+    BackoffPolicy { initial: Duration::from_millis(100), max: Duration::from_secs(10) };
+
+/// A shard that answers "not found" so many times in a row is gone: one answer may be a listing ahead of the service's other nodes.
+const GONE_ANSWERS_MAX: u32 = 5;
+
+/// What a reader needs besides its feed.
+#[derive(Clone)]
+pub struct ReaderParts {
+    /// The stream.
+    pub source: Arc<dyn StreamSource>,
+    /// The bound on all windows' bytes.
+    pub budget: Budget,
+    /// The bytes a window may keep for slower lanes; computed anew for each page, because the number of shards changes.
+    pub kept_bytes_max: Arc<dyn Fn() -> usize + Send + Sync>,
+    /// The longest wait between two reads of an idle shard.
+    pub poll_interval_max: Duration,
+    /// Wall time.
+    pub clock: Clock,
+    /// Chance.
+    pub random: Random,
+    /// Where obstacles are named.
+    pub health: Health,
+}
+
+/// The reader of one shard.
+pub struct ShardReader {
+    parts: ReaderParts,
+    feed: Feed,
+    beat: Beat,
+    places: HashMap<ReadPlace, PlaceState>,
+    not_before: Instant,
+    turn: u64,
+    at_head_at: Option<Timestamp>,
+    failures: Backoff,
+    gone_answers: u32,
+    read_kinds: ReadKinds,
+}
+
+struct PlaceState {
+    iterator: Option<ShardIterator>,
+    at: StreamPoint,
+    pace: Pace,
+    due: Instant,
+    served: u64,
+}
+
+struct ReadKinds {
+    events: Counter,
+    modified: Counter,
+    removed: Counter,
+    foreign: Counter,
+    invalid_keys: Counter,
+    trimmed: Counter,
+}
+
+/// How a reader ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReaderEnd {
+    /// Every lane left: at the end of the shard, or because it was told to.
+    Deserted,
+}
+
+impl ShardReader {
+    /// A reader for a feed.
+    #[must_use]
+    pub fn new(parts: ReaderParts, feed: Feed) -> Self {
+        let kind = |kind: &'static str| counter!(names::RECORDS_READ, "kind" => kind);
+        Self {
+            beat: parts.health.register("shard reader"),
+            failures: Backoff::new(FAILURE_BACKOFF, parts.random.clone()),
+            parts,
+            feed,
+            places: HashMap::new(),
+            not_before: Instant::now(),
+            turn: 0,
+            at_head_at: None,
+            gone_answers: 0,
+            read_kinds: ReadKinds {
+                events: kind("event"),
+                modified: kind("modified"),
+                removed: kind("removed"),
+                foreign: kind("foreign"),
+                invalid_keys: counter!(names::INVALID_ROWS, "part" => "key"),
+                trimmed: counter!(names::STREAM_TRIMMED),
+            },
+        }
+    }
+
+    /// Reads until every lane has left.
+    pub async fn run(mut self) -> ReaderEnd {
+        loop {
+            self.beat.beat();
+            let (deserted, wanted) = self.feed.with(|shared| (shared.window.is_deserted(), shared.window.wanted()));
+            if deserted {
+                return ReaderEnd::Deserted;
+            }
+            let Some((read, due)) = self.choose(wanted) else {
+                drop(tokio::time::timeout(IDLE_TURN, self.feed.woken()).await);
+                continue;
+            };
+            if due > Instant::now() {
+                let until = due.min(Instant::now() + IDLE_TURN);
+                drop(timeout_at(until, self.feed.woken()).await);
+                continue;
+            }
+            let room = self.parts.budget.reserve(READ_RESERVE_BYTES).await;
+            self.read(read, room).await;
+        }
+    }
+
+    /// The next place to read: the one due first, and of several due the one served longest ago.
+    fn choose(&mut self, wanted: Vec<Read>) -> Option<(Read, Instant)> {
+        let now = Instant::now();
+        let places = &mut self.places;
+        places.retain(|place, _| *place == ReadPlace::Head || wanted.iter().any(|read| read.place == *place));
+        let not_before = self.not_before;
+        let mut best: Option<(Instant, u64, Read)> = None;
+        for read in wanted {
+            let state = places.entry(read.place).or_insert_with(|| PlaceState {
+                iterator: None,
+                at: read.from.clone(),
+                pace: Pace::new(self.parts.poll_interval_max),
+                due: now,
+                served: 0,
+            });
+            if state.at != read.from {
+                state.iterator = None;
+                state.at = read.from.clone();
+                state.due = now;
+            }
+            let due = state.due.max(not_before).max(now);
+            if best.as_ref().is_none_or(|(time, served, _)| (due, state.served) < (*time, *served)) {
+                best = Some((due, state.served, read));
+            }
+        }
+        best.map(|(due, _, read)| (read, due))
+    }
+
+    async fn read(&mut self, read: Read, room: Room) {
+        self.turn += 1;
+        let turn = self.turn;
+        let asked_at = self.parts.clock.now();
+        let answer = self.call(&read).await;
+        let Some(state) = self.places.get_mut(&read.place) else { return };
+        state.served = turn;
+        match answer {
+            Ok(page) => {
+                self.failures.reset();
+                self.gone_answers = 0;
+                self.parts.health.mended(STREAM);
+                self.take_in(&read, page, room, asked_at);
+            }
+            Err(error) => self.failed(&read, error, room).await,
+        }
+    }
+
+    async fn call(&mut self, read: &Read) -> Result<RecordPage, StreamError> {
+        let source = self.parts.source.clone();
+        let iterator = match self.places.get(&read.place).and_then(|state| state.iterator.clone()) {
+            Some(iterator) => iterator,
+            None => source.open(self.feed.shard(), &read.from).await?,
+        };
+        source.read(&iterator).await
+    }
+
+    fn take_in(&mut self, read: &Read, page: RecordPage, mut room: Room, asked_at: Timestamp) {
+        let fill = Fill::of(&page);
+        let end = page.next.is_none();
+        self.count(&page.records);
+        let Some(state) = self.places.get_mut(&read.place) else { return };
+        let wait = state.pace.wait_after(fill);
+        state.iterator = page.next;
+        state.due = Instant::now() + wait;
+        if fill != Fill::Full {
+            self.not_before = Instant::now() + POLL_INTERVAL_MIN.min(self.parts.poll_interval_max);
+        }
+        let mut page = Page::new(read.from.clone(), page.records, end);
+        state.at = page.through.clone();
+        if read.place == ReadPlace::Head {
+            // A record seen now was not there when the shard was last read to its head, whatever its rounded time says.
+            page.oldest_at = page.oldest_at.map(|oldest| self.at_head_at.map_or(oldest, |seen| oldest.max(seen)));
+            self.at_head_at = if fill == Fill::Full { self.at_head_at } else { Some(asked_at) };
+        }
+        room.resize(page.memory_bytes);
+        let kept_bytes_max = (self.parts.kept_bytes_max)();
+        self.feed.with(|shared| {
+            let ready = shared.window.insert(read.place, page, room, fill != Fill::Full);
+            shared.window.trim(kept_bytes_max);
+            Feed::notify(shared, ready);
+        });
+    }
+
+    fn count(&self, records: &[Record]) {
+        let (mut events, mut modified, mut removed, mut foreign) = (0, 0, 0, 0);
+        for record in records {
+            match &record.change {
+                Change::Inserted(_) | Change::Invalid(_) => events += 1,
+                Change::Modified => modified += 1,
+                Change::Removed => removed += 1,
+                Change::ForeignKey { problem } => {
+                    foreign += 1;
+                    debug!(shard = %self.feed.shard(), sequence = %record.sequence, %problem, "passed a row that is no event");
+                }
+            }
+        }
+        let kinds = &self.read_kinds;
+        kinds.events.increment(events);
+        kinds.modified.increment(modified);
+        kinds.removed.increment(removed);
+        kinds.foreign.increment(foreign);
+        kinds.invalid_keys.increment(foreign);
+    }
+
+    async fn failed(&mut self, read: &Read, error: StreamError, room: Room) {
+        let Some(state) = self.places.get_mut(&read.place) else { return };
+        state.iterator = None;
+        match error {
+            StreamError::ExpiredIterator => info!(shard = %self.feed.shard(), "the iterator expired; opening another"),
+            StreamError::Trimmed => {
+                self.read_kinds.trimmed.increment(1);
+                warn!(shard = %self.feed.shard(), from = ?read.from, "the stream was trimmed past this place; going on at its horizon");
+                state.at = StreamPoint::Horizon;
+                self.feed.with(|shared| shared.window.trimmed(read.place));
+                sleep(self.failures.next_wait()).await;
+            }
+            StreamError::Gone if self.gone_answers + 1 >= GONE_ANSWERS_MAX => {
+                self.read_kinds.trimmed.increment(1);
+                warn!(shard = %self.feed.shard(), from = ?read.from, "the shard is gone; what it held is in the table only");
+                let page = Page::new(read.from.clone(), Vec::new(), true);
+                self.feed.with(|shared| {
+                    let ready = shared.window.insert(read.place, page, room, true);
+                    Feed::notify(shared, ready);
+                });
+            }
+            StreamError::Gone => {
+                self.gone_answers += 1;
+                sleep(self.failures.next_wait()).await;
+            }
+            StreamError::Throttled { .. }
+            | StreamError::Denied { .. }
+            | StreamError::NoStream { .. }
+            | StreamError::Unavailable { .. } => {
+                drop(room);
+                let wait = self.failures.next_wait();
+                if !matches!(error, StreamError::Throttled { .. }) {
+                    self.parts.health.problem(STREAM, with_causes(&error));
+                }
+                debug!(shard = %self.feed.shard(), error = %with_causes(&error), ?wait, "a read of the stream failed");
+                sleep(wait).await;
+            }
+        }
+    }
+}
+
+/// The subject of the stream's problems in the health report.
+const STREAM: &str = "stream";
+
+/// An error and what caused it, on one line.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let shown = error.to_string();
+        if !text.contains(&shown) {
+            text.push_str(": ");
+            text.push_str(&shown);
+        }
+        cause = error.source();
+    }
+    text
+}
