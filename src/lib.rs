@@ -22,6 +22,7 @@ pub mod event;
 pub mod storage;
 pub mod relay_table;
 pub mod stream;
+pub mod lane;
 
 pub mod handler;
 pub mod telemetry;

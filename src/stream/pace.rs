@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::RecordPage;
 
 /// The interval after a page that was not full: 4 reads a second and shard (`aws-facts` A).
-pub const POLL_INTERVAL_MIN: Duration = Duration::from_millis(250);
+pub(crate) const POLL_INTERVAL_MIN: Duration = Duration::from_millis(250);
 
 /// GetRecords answers with at most this many records.
 const FULL_RECORDS: usize = 1000;
@@ -18,7 +18,7 @@ const FULL_BYTES: usize = 512 << 10;
 
 /// What one read brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fill {
+pub(crate) enum Fill {
     /// As much as one read can bring: there is more.
     Full,
     /// Some records: the shard was read to its head.
@@ -30,7 +30,7 @@ pub enum Fill {
 impl Fill {
     /// Judges a page.
     #[must_use]
-    pub fn of(page: &RecordPage) -> Self {
+    pub(crate) fn of(page: &RecordPage) -> Self {
         if page.records.len() >= FULL_RECORDS || page.bytes >= FULL_BYTES {
             Self::Full
         } else if page.records.is_empty() {
@@ -43,7 +43,7 @@ impl Fill {
 
 /// The pace of one place in a shard that is being read.
 #[derive(Debug, Clone, Copy)]
-pub struct Pace {
+pub(crate) struct Pace {
     interval_max: Duration,
     interval: Duration,
 }
@@ -51,12 +51,12 @@ pub struct Pace {
 impl Pace {
     /// A pace whose idle interval grows up to `interval_max`.
     #[must_use]
-    pub fn new(interval_max: Duration) -> Self {
+    pub(crate) fn new(interval_max: Duration) -> Self {
         Self { interval_max, interval: POLL_INTERVAL_MIN.min(interval_max) }
     }
 
     /// How long to wait after a read that brought this.
-    pub fn wait_after(&mut self, fill: Fill) -> Duration {
+    pub(crate) fn wait_after(&mut self, fill: Fill) -> Duration {
         let shortest = POLL_INTERVAL_MIN.min(self.interval_max);
         match fill {
             Fill::Full => {

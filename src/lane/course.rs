@@ -1,0 +1,249 @@
+//! The course of one root for one handler: its sequencer, its durable position, and, while something is to be done, what waits.
+//!
+//! Pure state; what moves it is in `intake`, `placing`, `dispatch` and `flush`. Invariants: `queue` is strictly increasing in sequence
+//! and holds nothing below the sequencer's next; whatever is seen and neither covered nor queued can be fetched again by its sequence.
+
+use std::collections::VecDeque;
+
+use tokio::time::Instant;
+
+use super::Sequencer;
+use crate::event::{Root, Sequence};
+use crate::stream::{LaneId, RunRow, row_sequence};
+
+/// What the positions table holds for the root, as far as known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Durable {
+    /// Not asked yet, or asked and not answered.
+    Unknown,
+    /// No position.
+    Absent,
+    /// This one.
+    At(Sequence),
+}
+
+impl Durable {
+    pub(crate) fn known(self) -> Option<Sequence> {
+        match self {
+            Self::At(sequence) => Some(sequence),
+            Self::Unknown | Self::Absent => None,
+        }
+    }
+}
+
+/// One root for one handler.
+#[derive(Debug)]
+pub(crate) struct Course {
+    pub(crate) root: Root,
+    pub(crate) sequencer: Sequencer,
+    pub(crate) durable: Durable,
+    /// Events left out by type since the position was last written.
+    pub(crate) filtered: u32,
+    /// Met since the last sweep of idle courses.
+    pub(crate) referenced: bool,
+    /// Told apart from earlier uses of the same slot, and from earlier phases of the same course.
+    pub(crate) generation: u32,
+    pub(crate) active: Option<Box<Active>>,
+}
+
+/// What a root has while something is to be done for it.
+#[derive(Debug, Default)]
+pub(crate) struct Active {
+    pub(crate) queue: VecDeque<RunRow>,
+    pub(crate) queued_bytes: usize,
+    /// The highest sequence the stream has shown.
+    pub(crate) seen: Option<Sequence>,
+    pub(crate) phase: Phase,
+    pub(crate) pins: Vec<Pin>,
+    /// The last accepted event whose position is not durable.
+    pub(crate) accepted: Option<Sequence>,
+    /// The position being written.
+    pub(crate) flushing: Option<Sequence>,
+    /// In the list of positions to write.
+    pub(crate) dirty: bool,
+    pub(crate) failures: u32,
+    /// Since when a gap before this sequence waits.
+    pub(crate) gap: Option<(Sequence, Instant)>,
+    /// Since when the table was seen without this sequence.
+    pub(crate) hole: Option<(Sequence, Instant)>,
+    /// Rows that were seen were let go, or never kept: a gap before the queue is filled from the table at once.
+    pub(crate) let_go: bool,
+    /// The hole was reported.
+    pub(crate) hole_counted: bool,
+    /// When the course last came on.
+    pub(crate) moved_at: Option<Instant>,
+}
+
+/// Where a root stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Its position is being loaded.
+    Loading,
+    /// Nothing is under way.
+    #[default]
+    Open,
+    /// In the queue of roots to deliver.
+    Ready,
+    /// With the handler.
+    InFlight,
+    /// Until a timer.
+    Waiting(Why),
+    /// Its missing rows are being read from the table.
+    Repairing,
+    /// Accepted, and held until its position is written.
+    Settling,
+}
+
+/// Why a root waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Why {
+    /// For the stream to bring what is missing.
+    Gap,
+    /// For the table to show what is missing.
+    Hole,
+    /// To be tried again.
+    Retry,
+    /// Stopped: the handler refused the event for good, the row cannot be read, or the table has a hole.
+    Blocked,
+}
+
+/// Rows of a root on a page of a lane.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pin {
+    pub(crate) lane: LaneId,
+    pub(crate) page: u64,
+    pub(crate) last: Sequence,
+    pub(crate) delivered: bool,
+}
+
+/// A root with more pins than this merges the newest: a stuck root costs so many at most.
+const PINS_MAX: usize = 8;
+
+impl Course {
+    pub(crate) fn new(root: Root) -> Self {
+        Self {
+            root,
+            sequencer: Sequencer::from_position(None),
+            durable: Durable::Unknown,
+            filtered: 0,
+            referenced: true,
+            generation: 0,
+            active: None,
+        }
+    }
+
+    pub(crate) fn activate(&mut self) -> &mut Active {
+        self.referenced = true;
+        self.active.get_or_insert_default()
+    }
+
+    /// Up to where the root is covered for a checkpoint: by the durable position, or, with no accepted event unwritten, by the
+    /// subscription and the start as well. None when nothing is.
+    pub(crate) fn settled(&self) -> Option<Sequence> {
+        if self.durable == Durable::Unknown {
+            return None;
+        }
+        match self.active.as_deref().and_then(|active| active.accepted) {
+            None => self.sequencer.next().previous(),
+            Some(_) => self.durable.known(),
+        }
+    }
+}
+
+impl Active {
+    /// Puts a row in its place; false when its sequence is there already.
+    pub(crate) fn enqueue(&mut self, row: RunRow) -> bool {
+        let sequence = row_sequence(&row);
+        let at = match self.queue.back() {
+            Some(last) if row_sequence(last) < sequence => self.queue.len(),
+            None => 0,
+            Some(_) => match self.queue.binary_search_by_key(&sequence, row_sequence) {
+                Ok(_) => return false,
+                Err(at) => at,
+            },
+        };
+        self.queued_bytes += row_bytes(&row);
+        self.queue.insert(at, row);
+        true
+    }
+
+    /// Takes the first row out.
+    pub(crate) fn dequeue(&mut self) -> Option<RunRow> {
+        let row = self.queue.pop_front()?;
+        self.queued_bytes -= row_bytes(&row);
+        Some(row)
+    }
+
+    /// Lets all rows go; they are fetched from the table when their turn comes.
+    pub(crate) fn forget_queue(&mut self) {
+        self.let_go |= !self.queue.is_empty();
+        self.queue = VecDeque::new();
+        self.queued_bytes = 0;
+    }
+
+    /// Pins a page; answers false when the pin was merged into an older one, and the page is not to be pinned.
+    pub(crate) fn pin(&mut self, pin: Pin) -> bool {
+        if self.pins.len() >= PINS_MAX
+            && let Some(newest) = self.pins.iter_mut().rev().find(|other| other.lane == pin.lane)
+        {
+            newest.last = newest.last.max(pin.last);
+            return false;
+        }
+        self.pins.push(pin);
+        true
+    }
+
+    /// Whether nothing is left to do.
+    pub(crate) fn is_done(&self, next: Sequence) -> bool {
+        self.phase == Phase::Open
+            && self.queue.is_empty()
+            && self.pins.is_empty()
+            && self.accepted.is_none()
+            && self.flushing.is_none()
+            && !self.dirty
+            && self.seen.is_none_or(|seen| seen < next)
+    }
+}
+
+/// What a queued row costs in memory, in bytes, about.
+fn row_bytes(row: &RunRow) -> usize {
+    match row {
+        Ok(event) => event.memory_bytes(),
+        Err(invalid) => size_of_val(invalid) + invalid.reason.len(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::InvalidRow;
+
+    fn row(sequence: u64) -> RunRow {
+        let root = Root::new("d", "", "r").unwrap();
+        Err(InvalidRow { root, sequence: Sequence(sequence), reason: "test".into() })
+    }
+
+    #[test]
+    fn the_queue_is_in_order_without_repeats() {
+        let mut active = Active::default();
+        for sequence in [5, 3, 4, 3, 9, 5, 1] {
+            active.enqueue(row(sequence));
+        }
+        let mut order = Vec::new();
+        while let Some(row) = active.dequeue() {
+            order.push(row_sequence(&row).0);
+        }
+        assert_eq!(order, [1, 3, 4, 5, 9]);
+        assert_eq!(active.queued_bytes, 0);
+    }
+
+    #[test]
+    fn pins_are_bounded_and_the_newest_of_a_lane_takes_the_rest() {
+        let mut active = Active::default();
+        let pin = |page| Pin { lane: LaneId(1), page, last: Sequence(page), delivered: false };
+        let taken = (0..20).filter(|page| active.pin(pin(*page))).count();
+        assert_eq!(taken, PINS_MAX);
+        assert_eq!(active.pins.last().unwrap().last, Sequence(19));
+        assert!(active.pin(Pin { lane: LaneId(2), ..pin(0) }), "another lane always gets its own");
+    }
+}

@@ -1,0 +1,207 @@
+//! Handing ready roots to the handler, and what follows from its answers.
+//!
+//! Parallel over roots, serial within a root: a root is in at most one group at a time. A batch is a run of consecutive events; events
+//! left out by type do not break it.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+use super::Lanes;
+use super::course::{Phase, Why};
+use super::courses::Slot;
+use super::lanes::GROUPS_IN_FLIGHT_MAX;
+use super::outage::Gate;
+use super::retry::{Decision, decide};
+use crate::event::Sequence;
+use crate::handler::{Accepted, HandlerError, RootBatch};
+use crate::stream::{row_sequence, with_causes};
+
+/// A root that waits longer than this lets go of what it has queued.
+const KEPT_WAIT_MAX: Duration = Duration::from_secs(1);
+
+impl Lanes {
+    /// The next call of the handler to make.
+    pub(crate) fn next_group(&mut self, now: Instant) -> Option<Vec<RootBatch>> {
+        if self.draining || self.ready.is_empty() {
+            return None;
+        }
+        let limits = self.settings.limits;
+        let gate = self.outage.gate(now);
+        let roots_max = match gate {
+            Gate::Open => limits.roots.max(1),
+            Gate::Probe => 1,
+            Gate::Closed(_) => return None,
+        };
+        let room = self.settings.max_in_flight.saturating_sub(self.roots_in_flight);
+        if limits.roots > 1 && self.groups_in_flight >= GROUPS_IN_FLIGHT_MAX {
+            return None;
+        }
+        let (mut group, mut bytes) = (Vec::new(), 0);
+        while group.len() < roots_max.min(room) {
+            let Some(slot) = self.ready.pop_front() else { break };
+            let phase = self.courses.get(slot).and_then(|course| course.active.as_deref()).map(|active| active.phase);
+            if phase != Some(Phase::Ready) {
+                continue;
+            }
+            let bytes_left = limits.bytes.saturating_sub(bytes);
+            match self.next_batch(slot, limits.bytes_per_root.min(bytes_left), group.is_empty()) {
+                Some(batch) => {
+                    bytes += batch.events.iter().map(|event| event.payload.len()).sum::<usize>();
+                    self.enter(slot, Phase::InFlight);
+                    group.push(batch);
+                }
+                // What stood in front was covered by somebody else's position meanwhile.
+                None if group.is_empty() => {
+                    self.enter(slot, Phase::Open);
+                    self.evaluate(slot, now);
+                }
+                None => {
+                    self.ready.push_front(slot);
+                    break;
+                }
+            }
+        }
+        if group.is_empty() {
+            return None;
+        }
+        if gate == Gate::Probe {
+            self.outage.probing();
+        }
+        self.roots_in_flight += group.len();
+        self.groups_in_flight += 1;
+        Some(group)
+    }
+
+    /// The consecutive events of a ready root, up to the bounds; `whole`: the first is given whatever its size.
+    fn next_batch(&self, slot: Slot, bytes_max: usize, whole: bool) -> Option<RootBatch> {
+        let course = self.courses.get(slot)?;
+        let active = course.active.as_deref()?;
+        let (mut events, mut bytes, mut expected) = (Vec::new(), 0, course.sequencer.next());
+        for row in &active.queue {
+            let Ok(event) = row else { break };
+            if event.sequence != expected || events.len() >= self.settings.limits.events_per_root {
+                break;
+            }
+            expected = expected.next();
+            if !self.subscription.wants(event) {
+                continue;
+            }
+            bytes += event.payload.len();
+            if bytes > bytes_max && !(whole && events.is_empty()) {
+                break;
+            }
+            events.push(event.clone());
+        }
+        (!events.is_empty()).then(|| RootBatch { root: course.root.clone(), events })
+    }
+
+    /// Counts the calls under way as answered; their handler is not waited for any longer.
+    pub fn give_up_in_flight(&mut self) {
+        self.groups_in_flight = 0;
+    }
+
+    /// Takes the handler's answers to [`super::Effect::Deliver`].
+    pub fn delivered(
+        &mut self,
+        answers: Vec<(RootBatch, Result<Accepted, HandlerError>)>,
+        took: Duration,
+        now: Instant,
+    ) {
+        self.groups_in_flight = self.groups_in_flight.saturating_sub(1);
+        self.counters.took(took);
+        for (batch, answer) in answers {
+            self.roots_in_flight = self.roots_in_flight.saturating_sub(1);
+            let Some(slot) = self.courses.find(&batch.root) else { continue };
+            match answer {
+                Ok(accepted) if accepted.events > 0 => {
+                    let taken = accepted.events.min(batch.events.len());
+                    self.counters.accepted(taken as u64);
+                    self.accepted(slot, batch.events[taken - 1].sequence, now);
+                }
+                Ok(_) => self.failed(slot, &batch, &HandlerError::retry("the handler accepted nothing"), now),
+                Err(error) => self.failed(slot, &batch, &error, now),
+            }
+        }
+    }
+
+    fn accepted(&mut self, slot: Slot, through: Sequence, now: Instant) {
+        if self.outage.answered() {
+            info!(handler = %self.handler, "the receiver answers again");
+        }
+        let Some(course) = self.courses.get_mut(slot) else { return };
+        course.sequencer.cover(through);
+        let next = course.sequencer.next();
+        let Some(active) = course.active.as_deref_mut() else { return };
+        active.accepted = active.accepted.max(Some(through));
+        active.failures = 0;
+        active.moved_at = Some(now);
+        let before = active.queued_bytes;
+        while active.queue.front().is_some_and(|row| row_sequence(row) < next) {
+            active.dequeue();
+        }
+        self.queued_bytes -= before - active.queued_bytes;
+        self.mark_dirty(slot, now);
+        if self.settings.flush_interval.is_zero() {
+            self.enter(slot, Phase::Settling);
+            self.release_pins(slot, now);
+        } else {
+            self.enter(slot, Phase::Open);
+            self.evaluate(slot, now);
+        }
+    }
+
+    fn failed(&mut self, slot: Slot, batch: &RootBatch, error: &HandlerError, now: Instant) {
+        let events = batch.events.len() as u64;
+        let was_down = self.outage.is_down();
+        let outage = match error {
+            HandlerError::Unavailable { after, .. } => {
+                self.counters.failed("unavailable", events);
+                self.outage.unavailable(now, *after);
+                true
+            }
+            HandlerError::Retry { after, .. } => {
+                self.counters.failed("retry", events);
+                self.outage.failed(slot, now, *after)
+            }
+            HandlerError::Permanent { .. } => {
+                self.counters.failed("permanent", events);
+                self.outage.answered();
+                false
+            }
+        };
+        if outage && !was_down {
+            warn!(handler = %self.handler, error = %with_causes(error), "the receiver is down; the handler halts and probes until it answers");
+        }
+        let Some(active) = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut()) else { return };
+        let failures = active.failures + 1;
+        let decision = decide(error, failures, outage, self.settings.retry, &self.random);
+        let first = batch.events.first().map(|event| event.sequence.0);
+        match decision {
+            Decision::Halt => {
+                self.enter(slot, Phase::Ready);
+                self.ready.push_back(slot);
+            }
+            Decision::Retry(wait) => {
+                active.failures = failures;
+                info!(
+                    handler = %self.handler, root = %batch.root, sequence = first, failures, ?wait,
+                    error = %with_causes(error), "the handler did not accept; the root is tried again"
+                );
+                if wait > KEPT_WAIT_MAX {
+                    self.forget_queue(slot);
+                }
+                self.wait(slot, Why::Retry, now + wait);
+            }
+            Decision::Block(_) => {
+                active.failures = failures;
+                error!(
+                    handler = %self.handler, root = %batch.root, sequence = first, error = %with_causes(error),
+                    "the handler refused the event for good; the root is stopped for this handler"
+                );
+                self.block(slot, now);
+            }
+        }
+    }
+}

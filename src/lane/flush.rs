@@ -1,0 +1,228 @@
+//! Writing positions, coalesced, and checkpoints behind them.
+//!
+//! Only the newest position of a root is written, when the oldest unwritten one is `flush_interval` old or many wait. A page's pin goes
+//! when the rows it stands for are covered durably; a checkpoint follows the watermark, paced, and never leads it.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Lanes;
+use super::course::{Durable, Phase};
+use super::courses::Slot;
+use super::lanes::Effect;
+use crate::event::Sequence;
+use crate::relay_table::Checkpoint;
+use crate::storage::{Advance, Advanced, StorageError};
+use crate::stream::{LaneId, StreamPoint};
+
+/// Positions in one flush.
+const FLUSH_ROOTS_MAX: usize = 2500;
+
+/// The wait before positions or checkpoints that could not be written are tried again.
+const WRITE_RETRY: Duration = Duration::from_millis(500);
+
+impl Lanes {
+    /// Notes that a root's position is behind what it has covered.
+    pub(crate) fn mark_dirty(&mut self, slot: Slot, now: Instant) {
+        self.mark_dirty_at(slot, now + self.settings.flush_interval);
+    }
+
+    fn mark_dirty_at(&mut self, slot: Slot, flush_at: Instant) {
+        let Some(course) = self.courses.get_mut(slot) else { return };
+        let woken = course.active.is_none();
+        let active = course.activate();
+        if !std::mem::replace(&mut active.dirty, true) {
+            self.dirty.push(slot);
+        }
+        if woken {
+            self.courses.count_active();
+        }
+        self.flush_at = Some(self.flush_at.map_or(flush_at, |at| at.min(flush_at)));
+    }
+
+    /// The next positions to write.
+    pub(crate) fn next_flush(&mut self, now: Instant) -> Option<Vec<Advance>> {
+        let due = self.flush_at.is_some_and(|at| at <= now) || self.draining;
+        if self.flush_in_flight || self.dirty.is_empty() || !(due || self.dirty.len() >= self.settings.flush_roots) {
+            return None;
+        }
+        let count = self.dirty.len().min(FLUSH_ROOTS_MAX);
+        let slots: Vec<Slot> = self.dirty.drain(..count).collect();
+        self.flush_at = (!self.dirty.is_empty()).then_some(now);
+        let mut advances = Vec::with_capacity(slots.len());
+        for slot in slots {
+            if let Some(advance) = self.advance(slot) {
+                advances.push(advance);
+            } else {
+                self.settle_if_done(slot);
+            }
+        }
+        self.flush_in_flight = !advances.is_empty();
+        self.flush_in_flight.then_some(advances)
+    }
+
+    fn advance(&mut self, slot: Slot) -> Option<Advance> {
+        let course = self.courses.get_mut(slot)?;
+        let active = course.active.as_deref_mut()?;
+        active.dirty = false;
+        let to = course.sequencer.covered().filter(|to| course.durable.known().is_none_or(|durable| *to > durable))?;
+        active.flushing = Some(to);
+        course.filtered = 0;
+        Some(Advance { root: course.root.clone(), from: course.durable.known(), to })
+    }
+
+    /// Takes what became of the positions of [`Effect::Flush`].
+    pub fn flushed(&mut self, results: Vec<(Advance, Result<Advanced, StorageError>)>, now: Instant) {
+        self.flush_in_flight = false;
+        for (advance, result) in results {
+            let Some(slot) = self.courses.find(&advance.root) else { continue };
+            let Some(course) = self.courses.get_mut(slot) else { continue };
+            let Some(active) = course.active.as_deref_mut() else { continue };
+            active.flushing = None;
+            let durable = match result {
+                Ok(Advanced::Written) => {
+                    self.counters.written(1);
+                    advance.to
+                }
+                // The same position: our own write, whose reply was lost.
+                Ok(Advanced::Refused { durable }) if durable == advance.to => durable,
+                Ok(Advanced::Refused { durable }) => {
+                    self.counters.refused(1);
+                    durable
+                }
+                Err(_) => {
+                    self.mark_dirty_at(slot, now + WRITE_RETRY);
+                    continue;
+                }
+            };
+            self.durable(slot, durable, now);
+        }
+    }
+
+    fn durable(&mut self, slot: Slot, durable: Sequence, now: Instant) {
+        let Some(course) = self.courses.get_mut(slot) else { return };
+        course.durable = Durable::At(durable.max(course.durable.known().unwrap_or(durable)));
+        if course.sequencer.next() <= durable {
+            course.sequencer.cover(durable);
+        }
+        let Some(active) = course.active.as_deref_mut() else { return };
+        if active.accepted.is_some_and(|accepted| accepted <= durable) {
+            active.accepted = None;
+        }
+        let settles = active.phase == Phase::Settling && active.accepted.is_none();
+        self.drop_covered(slot);
+        if settles {
+            self.enter(slot, Phase::Open);
+            self.evaluate(slot, now);
+        } else {
+            self.release_pins(slot, now);
+            self.settle_if_done(slot);
+        }
+    }
+
+    /// Takes back the pins of what is covered.
+    pub(crate) fn release_pins(&mut self, slot: Slot, now: Instant) {
+        let Some(course) = self.courses.get_mut(slot) else { return };
+        let (settled, delivered) = (course.settled(), course.sequencer.next().previous());
+        if course.durable == Durable::Unknown {
+            return;
+        }
+        let Some(active) = course.active.as_deref_mut() else { return };
+        let lanes = &mut self.lanes;
+        let mut moved: Vec<LaneId> = Vec::new();
+        active.pins.retain_mut(|pin| {
+            let Some(lane) = lanes.get_mut(&pin.lane) else { return false };
+            if !pin.delivered && delivered.is_some_and(|through| pin.last <= through) {
+                pin.delivered = true;
+                lane.watermark.delivered(pin.page);
+            }
+            let covered = settled.is_some_and(|through| pin.last <= through);
+            if covered {
+                lane.watermark.unpin(pin.page);
+                moved.push(pin.lane);
+            }
+            !covered
+        });
+        for lane in moved {
+            self.queue_checkpoint(lane, now);
+        }
+    }
+
+    /// Takes back all pins of a root whose rows no longer exist.
+    pub(crate) fn abandon_pins(&mut self, slot: Slot, now: Instant) {
+        let Some(active) = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut()) else { return };
+        for pin in std::mem::take(&mut active.pins) {
+            if let Some(lane) = self.lanes.get_mut(&pin.lane) {
+                if !pin.delivered {
+                    lane.watermark.delivered(pin.page);
+                }
+                lane.watermark.unpin(pin.page);
+            }
+            self.queue_checkpoint(pin.lane, now);
+        }
+    }
+
+    /// Plans a checkpoint for a lane that has moved: at once at the end of its shard and when draining, else paced.
+    pub(crate) fn queue_checkpoint(&mut self, id: LaneId, now: Instant) {
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        let finished = lane.ended && lane.watermark.is_settled();
+        let moved = *lane.watermark.settled() > lane.saved || (finished && !lane.finished);
+        if !moved || lane.saving {
+            return;
+        }
+        if finished || self.draining {
+            self.checkpoints.retain(|(_, queued)| *queued != id);
+            self.checkpoints.push_front((now, id));
+        } else if !lane.queued {
+            self.checkpoints.push_back((now + self.settings.checkpoint_interval, id));
+        }
+        lane.queued = true;
+    }
+
+    pub(crate) fn next_checkpoint(&mut self, now: Instant) -> Option<Effect> {
+        // When draining, the last positions come first: their pins may move the watermark once more.
+        if self.draining && (self.flush_in_flight || !self.dirty.is_empty() || self.groups_in_flight > 0) {
+            return None;
+        }
+        while let Some((at, id)) = self.checkpoints.front().copied() {
+            if at > now && !self.draining {
+                return None;
+            }
+            self.checkpoints.pop_front();
+            let Some(lane) = self.lanes.get_mut(&id) else { continue };
+            lane.queued = false;
+            let checkpoint = match lane.watermark.settled() {
+                _ if lane.ended && lane.watermark.is_settled() => Checkpoint::Finished,
+                StreamPoint::After(sequence) if *lane.watermark.settled() > lane.saved => {
+                    Checkpoint::At(sequence.clone())
+                }
+                _ => continue,
+            };
+            lane.saving = true;
+            return Some(Effect::Checkpoint(id, checkpoint));
+        }
+        None
+    }
+
+    /// Takes what became of a checkpoint of [`Effect::Checkpoint`]; true when the lane is finished and gone.
+    pub fn checkpointed(&mut self, id: LaneId, checkpoint: Checkpoint, saved: bool, now: Instant) -> bool {
+        let Some(lane) = self.lanes.get_mut(&id) else { return false };
+        lane.saving = false;
+        match checkpoint {
+            _ if !saved => {
+                lane.queued = true;
+                self.checkpoints.push_back((now + WRITE_RETRY, id));
+                return false;
+            }
+            Checkpoint::At(sequence) => lane.saved = StreamPoint::After(sequence),
+            Checkpoint::Finished => {
+                lane.finished = true;
+                self.lanes.remove(&id);
+                return true;
+            }
+        }
+        self.queue_checkpoint(id, now);
+        false
+    }
+}

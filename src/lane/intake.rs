@@ -1,0 +1,168 @@
+//! What comes into the lanes: pages of the stream, and the positions of roots.
+
+use tokio::time::Instant;
+
+use super::Lanes;
+use super::course::{Durable, Phase, Pin, Why};
+use super::courses::Slot;
+use super::lanes::LOADS_IN_FLIGHT_MAX;
+use super::sequencer::Sequencer;
+use crate::event::{Root, Sequence};
+use crate::storage::LOAD_ROOTS_MAX;
+use crate::stream::{LaneId, Page, Run, RunRow, row_sequence};
+
+/// One root may hold this part of the bound on queued bytes; what is beyond is fetched from the table when its turn comes, so that one
+/// slow root never stops the others.
+const ROOT_SHARE: usize = 4;
+
+impl Lanes {
+    /// Takes a page of a lane.
+    pub fn accept_page(&mut self, lane: LaneId, page: &Page, now: Instant) {
+        let Some(state) = self.lanes.get_mut(&lane) else { return };
+        state.ended |= page.end;
+        let number = state.watermark.begin(&page.through, page.oldest_at);
+        self.counters.duplicates(page.ignored.repeated);
+        for run in &page.runs {
+            if self.subscription.covers(&run.root) {
+                self.accept_run(lane, number, run, now);
+            }
+        }
+        if let Some(state) = self.lanes.get_mut(&lane) {
+            state.watermark.delivered(number);
+            state.watermark.unpin(number);
+        }
+        self.queue_checkpoint(lane, now);
+        for slot in self.courses.sweep(self.settings.idle_roots_max) {
+            self.mark_dirty(slot, now);
+        }
+    }
+
+    fn accept_run(&mut self, lane: LaneId, page: u64, run: &Run, now: Instant) {
+        let (slot, made) = self.courses.find_or_add(&run.root);
+        let share = self.settings.queued_bytes_max / ROOT_SHARE;
+        let Some(course) = self.courses.get_mut(slot) else { return };
+        let next = course.sequencer.next();
+        let known = course.durable != Durable::Unknown;
+        if known && run.last() < next && course.settled().is_some_and(|settled| settled >= run.last()) {
+            course.referenced = true;
+            self.counters.duplicates(run.rows.len() as u64);
+            return;
+        }
+        let woken = course.active.is_none();
+        let active = course.activate();
+        let before = active.queued_bytes;
+        let mut repeated = 0;
+        for row in &run.rows {
+            self.readable |= row.is_ok();
+            self.unreadable_rows = self.unreadable_rows.saturating_add(u32::from(row.is_err()));
+            if known && row_sequence(row) < next {
+                repeated += 1;
+            } else if !enqueue(active, row, share) {
+                repeated += 1;
+            }
+        }
+        self.queued_bytes += active.queued_bytes - before;
+        let pin = Pin { lane, page, last: run.last(), delivered: false };
+        let pinned = active.pin(pin);
+        let phase = active.phase;
+        if woken {
+            self.courses.count_active();
+        }
+        if pinned && let Some(state) = self.lanes.get_mut(&lane) {
+            state.watermark.pin(page);
+        }
+        self.counters.duplicates(repeated);
+        if made {
+            self.enter(slot, Phase::Loading);
+            self.to_load.push_back(slot);
+        } else if known && matches!(phase, Phase::Open | Phase::Waiting(Why::Gap)) {
+            self.evaluate(slot, now);
+        } else if known {
+            self.release_pins(slot, now);
+        }
+    }
+
+    /// The next roots whose positions are to be loaded.
+    pub(crate) fn next_load(&mut self) -> Option<Vec<Root>> {
+        if self.draining || self.to_load.is_empty() || self.loads_in_flight >= LOADS_IN_FLIGHT_MAX {
+            return None;
+        }
+        self.loads_in_flight += 1;
+        let slots = self.to_load.drain(..self.to_load.len().min(LOAD_ROOTS_MAX));
+        Some(slots.filter_map(|slot| self.courses.get(slot)).map(|course| course.root.clone()).collect())
+    }
+
+    /// Takes the positions that [`super::Effect::Load`] asked for.
+    pub fn loaded(&mut self, positions: Vec<(Root, Option<Sequence>)>, now: Instant) {
+        self.loads_in_flight = self.loads_in_flight.saturating_sub(1);
+        for (root, durable) in positions {
+            let Some(slot) = self.courses.find(&root) else { continue };
+            let Some(course) = self.courses.get_mut(slot) else { continue };
+            if course.durable != Durable::Unknown {
+                continue;
+            }
+            course.durable = durable.map_or(Durable::Absent, Durable::At);
+            course.sequencer = Sequencer::from_position(durable);
+            self.drop_covered(slot);
+            self.enter(slot, Phase::Open);
+            self.evaluate(slot, now);
+        }
+    }
+
+    /// Drops queued rows below the sequencer's next.
+    pub(crate) fn drop_covered(&mut self, slot: Slot) {
+        let Some(course) = self.courses.get_mut(slot) else { return };
+        let next = course.sequencer.next();
+        let Some(active) = course.active.as_deref_mut() else { return };
+        let before = active.queued_bytes;
+        let mut dropped = 0;
+        while active.queue.front().is_some_and(|row| row_sequence(row) < next) {
+            active.dequeue();
+            dropped += 1;
+        }
+        self.queued_bytes -= before - active.queued_bytes;
+        self.counters.duplicates(dropped);
+    }
+
+    pub(crate) fn forget_queue(&mut self, slot: Slot) {
+        if let Some(active) = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut()) {
+            self.queued_bytes -= active.queued_bytes;
+            active.forget_queue();
+        }
+    }
+
+    /// When the bound on queued bytes is reached: roots that have not moved for a while let go of what they hold, so that the others
+    /// can go on. Roots that only wait for their turn keep theirs.
+    pub fn relieve(&mut self, now: Instant) {
+        if self.queued_bytes < self.settings.queued_bytes_max {
+            return;
+        }
+        for slot in self.courses.active_slots() {
+            let Some(active) = self.courses.get(slot).and_then(|course| course.active.as_deref()) else { continue };
+            let stands = matches!(active.phase, Phase::InFlight | Phase::Waiting(_) | Phase::Repairing);
+            if stands && active.moved_at.is_none_or(|moved| now.duration_since(moved) >= STANDING_TIME) {
+                self.forget_queue(slot);
+            }
+        }
+    }
+}
+
+/// A root that has not moved for so long stands in the way of others when room is short.
+const STANDING_TIME: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Queues a row, or only remembers that it was seen when the root holds its share or has let go of earlier ones. False: a repeat.
+fn enqueue(active: &mut super::course::Active, row: &RunRow, share: usize) -> bool {
+    let sequence = row_sequence(row);
+    let new = active.seen.is_none_or(|seen| sequence > seen);
+    active.seen = active.seen.max(Some(sequence));
+    if active.queued_bytes >= share || stands(active.phase) {
+        active.let_go = true;
+        return new;
+    }
+    active.enqueue(row.clone())
+}
+
+/// A stopped root keeps nothing: it goes on from the table.
+fn stands(phase: Phase) -> bool {
+    matches!(phase, Phase::Waiting(Why::Blocked | Why::Hole))
+}

@@ -1,0 +1,260 @@
+//! All lanes of one handler as one pure machine: what happened goes in, what is to be done comes out as [`Effect`]s.
+//!
+//! It never waits and does no I/O; the time is given in. The same machine runs in production, in tests and in the simulation. The
+//! methods by concern are in `intake` (pages and positions), `placing` (order, gaps, bases, holes), `dispatch` (delivery and its
+//! answers), `flush` (positions and checkpoints) and `gauges` (what can be seen from outside).
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+
+use tokio::time::Instant;
+
+use super::course::{Phase, Why};
+use super::courses::{Courses, Slot};
+use super::gauges::Counters;
+use super::outage::{Gate, Outage};
+use super::repair::RepairOrder;
+use super::{LaneSettings, Subscription, Watermark};
+use crate::event::Root;
+use crate::handler::{HandlerName, RootBatch};
+use crate::relay_table::Checkpoint;
+use crate::storage::Advance;
+use crate::stream::{LaneId, StreamPoint};
+use crate::time::Random;
+
+/// Position loads under way at once.
+pub(crate) const LOADS_IN_FLIGHT_MAX: usize = 4;
+
+/// Repairs under way at once.
+pub(crate) const REPAIRS_IN_FLIGHT_MAX: usize = 8;
+
+/// Calls of a handler under way at once when each takes many roots.
+pub(crate) const GROUPS_IN_FLIGHT_MAX: usize = 4;
+
+/// Something to be done outside; each is answered by the method of the same name.
+#[derive(Debug)]
+pub enum Effect {
+    /// Load the positions of these roots: [`Lanes::loaded`].
+    Load(Vec<Root>),
+    /// Read missing rows from the table: [`Lanes::repaired`].
+    Repair(RepairOrder),
+    /// Hand these batches to the handler in one call: [`Lanes::delivered`].
+    Deliver(Vec<RootBatch>),
+    /// Write these positions: [`Lanes::flushed`].
+    Flush(Vec<Advance>),
+    /// Set a lane's checkpoint: [`Lanes::checkpointed`].
+    Checkpoint(LaneId, Checkpoint),
+}
+
+/// Roots that the handler cannot go on with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stuck {
+    /// Waiting to be tried again.
+    pub retrying: usize,
+    /// Stopped.
+    pub blocked: usize,
+    /// Waiting for the table to show a missing sequence.
+    pub holes: usize,
+}
+
+#[derive(Debug)]
+pub(crate) struct Lane {
+    pub(crate) watermark: Watermark,
+    pub(crate) saved: StreamPoint,
+    pub(crate) ended: bool,
+    pub(crate) finished: bool,
+    pub(crate) saving: bool,
+    pub(crate) queued: bool,
+}
+
+/// All lanes of one handler.
+#[derive(Debug)]
+pub struct Lanes {
+    pub(crate) handler: HandlerName,
+    pub(crate) settings: LaneSettings,
+    pub(crate) subscription: Subscription,
+    pub(crate) random: Random,
+    pub(crate) lanes: BTreeMap<LaneId, Lane>,
+    pub(crate) courses: Courses,
+    pub(crate) to_load: VecDeque<Slot>,
+    pub(crate) loads_in_flight: usize,
+    pub(crate) to_repair: VecDeque<Slot>,
+    pub(crate) repairs_in_flight: usize,
+    pub(crate) ready: VecDeque<Slot>,
+    pub(crate) roots_in_flight: usize,
+    pub(crate) groups_in_flight: usize,
+    pub(crate) outage: Outage,
+    pub(crate) timers: BinaryHeap<Reverse<(Instant, Slot, u32)>>,
+    pub(crate) dirty: Vec<Slot>,
+    pub(crate) flush_at: Option<Instant>,
+    pub(crate) flush_in_flight: bool,
+    pub(crate) checkpoints: VecDeque<(Instant, LaneId)>,
+    pub(crate) queued_bytes: usize,
+    pub(crate) stuck: Stuck,
+    pub(crate) draining: bool,
+    pub(crate) unreadable_rows: u32,
+    pub(crate) readable: bool,
+    pub(crate) counters: Counters,
+}
+
+impl Lanes {
+    /// The lanes of a handler, none open yet.
+    #[must_use]
+    pub fn new(handler: HandlerName, subscription: Subscription, settings: LaneSettings, random: Random) -> Self {
+        Self {
+            counters: Counters::new(&handler),
+            outage: Outage::new(random.clone()),
+            handler,
+            settings,
+            subscription,
+            random,
+            lanes: BTreeMap::new(),
+            courses: Courses::default(),
+            to_load: VecDeque::new(),
+            loads_in_flight: 0,
+            to_repair: VecDeque::new(),
+            repairs_in_flight: 0,
+            ready: VecDeque::new(),
+            roots_in_flight: 0,
+            groups_in_flight: 0,
+            timers: BinaryHeap::new(),
+            dirty: Vec::new(),
+            flush_at: None,
+            flush_in_flight: false,
+            checkpoints: VecDeque::new(),
+            queued_bytes: 0,
+            stuck: Stuck::default(),
+            draining: false,
+            unreadable_rows: 0,
+            readable: false,
+        }
+    }
+
+    /// Opens a lane that has everything up to `after`.
+    pub fn open(&mut self, lane: LaneId, after: StreamPoint) {
+        let watermark = Watermark::new(after.clone());
+        let state = Lane { watermark, saved: after, ended: false, finished: false, saving: false, queued: false };
+        self.lanes.insert(lane, state);
+    }
+
+    /// Stops taking and delivering; what is in flight is still answered, and what was accepted written.
+    pub fn drain(&mut self, now: Instant) {
+        self.draining = true;
+        for slot in self.courses.idle_unwritten() {
+            self.mark_dirty(slot, now);
+        }
+        for lane in self.lanes.keys().copied().collect::<Vec<_>>() {
+            self.queue_checkpoint(lane, now);
+        }
+    }
+
+    /// Whether nothing is left to do after [`Lanes::drain`].
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.draining
+            && self.groups_in_flight == 0
+            && !self.flush_in_flight
+            && self.dirty.is_empty()
+            && self.checkpoints.is_empty()
+            && self.lanes.values().all(|lane| !lane.saving)
+    }
+
+    /// Whether another page may be taken.
+    #[must_use]
+    pub fn wants_page(&self) -> bool {
+        !self.draining
+            && !self.outage.is_down()
+            && self.queued_bytes < self.settings.queued_bytes_max
+            && self.stuck.retrying + self.stuck.blocked + self.stuck.holes < self.settings.stuck_roots_max
+            && self.to_load.len() < LOADING_ROOTS_MAX
+    }
+
+    /// Whether the first rows seen were all unreadable: this is another schema than the relay's.
+    #[must_use]
+    pub fn sees_another_schema(&self) -> bool {
+        !self.readable && self.unreadable_rows >= UNREADABLE_ROWS_MAX
+    }
+
+    /// The next thing to be done now, if any.
+    pub fn next_effect(&mut self, now: Instant) -> Option<Effect> {
+        self.fire_timers(now);
+        (self.next_flush(now).map(Effect::Flush))
+            .or_else(|| self.next_checkpoint(now))
+            .or_else(|| self.next_load().map(Effect::Load))
+            .or_else(|| self.next_repair().map(Effect::Repair))
+            .or_else(|| self.next_group(now).map(Effect::Deliver))
+    }
+
+    /// When to ask again if nothing happens before.
+    #[must_use]
+    pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        let timer = self.timers.peek().map(|Reverse((at, _, _))| *at);
+        let flush = if self.flush_in_flight { None } else { self.flush_at };
+        let checkpoint = self.checkpoints.front().map(|(at, _)| *at);
+        let probe = match self.outage.gate(now) {
+            Gate::Closed(at) if !self.ready.is_empty() => at,
+            _ => None,
+        };
+        [timer, flush, checkpoint, probe].into_iter().flatten().min()
+    }
+
+    /// Moves a course to another phase; every timer of the old one is void.
+    pub(crate) fn enter(&mut self, slot: Slot, phase: Phase) {
+        let Some(course) = self.courses.get_mut(slot) else { return };
+        course.generation = course.generation.wrapping_add(1);
+        let Some(active) = course.active.as_deref_mut() else { return };
+        count_stuck(&mut self.stuck, active.phase, -1);
+        count_stuck(&mut self.stuck, phase, 1);
+        active.phase = phase;
+    }
+
+    pub(crate) fn wait(&mut self, slot: Slot, why: Why, until: Instant) {
+        self.enter(slot, Phase::Waiting(why));
+        if let Some(course) = self.courses.get(slot) {
+            self.timers.push(Reverse((until, slot, course.generation)));
+        }
+    }
+
+    fn fire_timers(&mut self, now: Instant) {
+        while let Some(Reverse((at, slot, generation))) = self.timers.peek().copied() {
+            if at > now {
+                return;
+            }
+            self.timers.pop();
+            let Some(course) = self.courses.get(slot).filter(|course| course.generation == generation) else {
+                continue;
+            };
+            let phase = course.active.as_deref().map(|active| active.phase);
+            if !self.draining
+                && let Some(Phase::Waiting(why)) = phase
+            {
+                self.wait_is_over(slot, why, now);
+            }
+        }
+    }
+
+    /// Lets go of a course with nothing left to do.
+    pub(crate) fn settle_if_done(&mut self, slot: Slot) {
+        let Some(course) = self.courses.get(slot) else { return };
+        let next = course.sequencer.next();
+        if course.active.as_deref().is_some_and(|active| active.is_done(next)) {
+            self.courses.settle(slot);
+        }
+    }
+}
+
+/// So many unreadable rows, and not one readable before, are another schema.
+const UNREADABLE_ROWS_MAX: u32 = 100;
+
+/// Roots whose positions may wait to be loaded before the lanes stop pulling.
+const LOADING_ROOTS_MAX: usize = 5_000;
+
+fn count_stuck(stuck: &mut Stuck, phase: Phase, by: isize) {
+    let counted = match phase {
+        Phase::Waiting(Why::Retry) => &mut stuck.retrying,
+        Phase::Waiting(Why::Blocked) => &mut stuck.blocked,
+        Phase::Waiting(Why::Hole) => &mut stuck.holes,
+        _ => return,
+    };
+    *counted = counted.saturating_add_signed(by);
+}

@@ -1,0 +1,34 @@
+//! One handler's way through its shards, from page to position.
+//!
+//! A *lane* is one handler over one shard. All lanes of a handler share one table of root [`course`]s, so a root that is met in two
+//! lanes is still delivered by one sequencer. [`Lanes`] is the whole of it as pure decisions: pages, positions, answers and the time go
+//! in, [`Effect`]s come out; it never waits and does no I/O. [`LanesTask`] carries the effects out and is the only async file here.
+//! Reading shards is left to `stream`, receiving events to `handler`, wiring to `relay`.
+
+mod settings;
+mod glob;
+mod subscription;
+mod sequencer;
+mod course;
+mod courses;
+mod watermark;
+mod outage;
+mod retry;
+mod lanes;
+mod intake;
+mod placing;
+mod dispatch;
+mod flush;
+mod repair;
+mod gauges;
+mod task;
+
+pub use glob::Glob;
+pub use lanes::{Effect, Lanes, Stuck};
+pub use repair::{RepairOrder, Repaired};
+pub use sequencer::{Sequencer, Verdict};
+pub use settings::LaneSettings;
+pub use subscription::{Pattern, Subscription, default_editions};
+
+pub use task::{LagStamp, LaneOrder, LaneReport, LanesParts, LanesTask};
+pub use watermark::Watermark;

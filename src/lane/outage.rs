@@ -1,0 +1,158 @@
+//! Telling an outage of the receiver from a poisoned event (contract clause 13). Pure.
+//!
+//! While the receiver is down nothing is handed to it but one batch at a time, as a probe, after growing waits; nothing is counted
+//! against any root. It is down when it says so, or when several roots fail in a row and none succeeds.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::time::{BackoffPolicy, Random};
+
+/// So many different roots failing in a row, with no success between, is an outage and not the fault of any of them.
+const FAILING_ROOTS: usize = 5;
+
+/// The waits between probes.
+const PROBES: BackoffPolicy = BackoffPolicy { initial: Duration::from_millis(250), max: Duration::from_secs(15) };
+
+/// Whether anything may be handed to the receiver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gate {
+    /// As much as its bounds allow.
+    Open,
+    /// One batch, to see whether it is back.
+    Probe,
+    /// Nothing: until then, or until the probe's answer.
+    Closed(Option<Instant>),
+}
+
+/// Whether one receiver answers.
+#[derive(Debug)]
+pub(crate) struct Outage {
+    down: Option<Down>,
+    failing: BTreeSet<usize>,
+    random: Random,
+}
+
+#[derive(Debug)]
+struct Down {
+    probes: u32,
+    probe_at: Instant,
+    probing: bool,
+}
+
+impl Outage {
+    pub(crate) fn new(random: Random) -> Self {
+        Self { down: None, failing: BTreeSet::new(), random }
+    }
+
+    pub(crate) fn is_down(&self) -> bool {
+        self.down.is_some()
+    }
+
+    pub(crate) fn gate(&self, now: Instant) -> Gate {
+        match &self.down {
+            None => Gate::Open,
+            Some(down) if down.probing => Gate::Closed(None),
+            Some(down) if down.probe_at <= now => Gate::Probe,
+            Some(down) => Gate::Closed(Some(down.probe_at)),
+        }
+    }
+
+    /// A probe was handed over.
+    pub(crate) fn probing(&mut self) {
+        if let Some(down) = &mut self.down {
+            down.probing = true;
+        }
+    }
+
+    /// The receiver took something, or refused it for what it is: it answers. True when that ends an outage.
+    pub(crate) fn answered(&mut self) -> bool {
+        self.failing.clear();
+        self.down.take().is_some()
+    }
+
+    /// The receiver says it is down. True when that begins an outage.
+    pub(crate) fn unavailable(&mut self, now: Instant, after: Option<Duration>) -> bool {
+        let began = self.down.is_none();
+        let probes = self.down.as_ref().map_or(0, |down| if down.probing { down.probes + 1 } else { down.probes });
+        let wait = PROBES.wait_after(probes + 1, &self.random).max(after.unwrap_or_default());
+        let probe_at = now + wait;
+        match &mut self.down {
+            // A late answer to something sent before the outage does not move the probe.
+            Some(down) if !down.probing => down.probe_at = down.probe_at.max(now + after.unwrap_or_default()),
+            _ => self.down = Some(Down { probes, probe_at, probing: false }),
+        }
+        began
+    }
+
+    /// A root failed in a way that another attempt may mend. True when that is part of an outage, begun now or before.
+    pub(crate) fn failed(&mut self, root: usize, now: Instant, after: Option<Duration>) -> bool {
+        self.failing.insert(root);
+        if self.down.is_some() || self.failing.len() >= FAILING_ROOTS {
+            self.unavailable(now, after);
+            return true;
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outage() -> Outage {
+        Outage::new(Random::seeded(1))
+    }
+
+    #[test]
+    fn one_failing_root_is_its_own_fault() {
+        let (mut outage, now) = (outage(), Instant::now());
+        for _ in 0..100 {
+            assert!(!outage.failed(7, now, None));
+        }
+        assert_eq!(outage.gate(now), Gate::Open);
+    }
+
+    #[test]
+    fn several_failing_roots_are_an_outage_unless_one_succeeds() {
+        let (mut outage, now) = (outage(), Instant::now());
+        for root in 0..FAILING_ROOTS - 1 {
+            assert!(!outage.failed(root, now, None));
+        }
+        assert!(!outage.answered(), "there was no outage to end");
+        assert!(!outage.failed(99, now, None), "the success began the count anew");
+        for root in 0..FAILING_ROOTS {
+            outage.failed(root, now, None);
+        }
+        assert!(outage.is_down());
+    }
+
+    #[test]
+    fn probes_one_at_a_time_with_growing_waits() {
+        let (mut outage, mut now) = (outage(), Instant::now());
+        assert!(outage.unavailable(now, None));
+        let mut waits = Vec::new();
+        for _ in 0..10 {
+            let Gate::Closed(Some(at)) = outage.gate(now) else { panic!("closed until the probe") };
+            waits.push(at - now);
+            now = at;
+            assert_eq!(outage.gate(now), Gate::Probe);
+            outage.probing();
+            assert_eq!(outage.gate(now), Gate::Closed(None));
+            assert!(!outage.unavailable(now, None));
+        }
+        assert!(waits[0] <= PROBES.initial && waits[9] >= PROBES.max / 2, "{waits:?}");
+        assert!(outage.answered());
+        assert_eq!(outage.gate(now), Gate::Open);
+    }
+
+    #[test]
+    fn the_receivers_own_wait_is_kept() {
+        let (mut outage, now) = (outage(), Instant::now());
+        let asked = Duration::from_secs(90);
+        outage.unavailable(now, Some(asked));
+        assert_eq!(outage.gate(now), Gate::Closed(Some(now + asked)));
+    }
+}

@@ -1,0 +1,254 @@
+//! The order of a root: what is next, what is left out, and what is missing.
+//!
+//! A gap waits a short time for the stream, then asks the table. A root without a position is *placed* at its base: the lowest sequence
+//! the table holds, or the lowest that was not created before the handler's start. A sequence that a consistent read does not show is
+//! asked for again until `hole_timeout`; then a root that is not placed begins behind it, and one that is has a hole and stops.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{error, warn};
+
+use super::course::{Phase, Why};
+use super::courses::Slot;
+use super::lanes::REPAIRS_IN_FLIGHT_MAX;
+use super::{Lanes, RepairOrder, Repaired, Verdict};
+use crate::event::{Event, InvalidRow, Root, Sequence};
+use crate::stream::{RunRow, row_sequence};
+
+/// How often the table is asked again for a missing sequence.
+const HOLE_POLL: Duration = Duration::from_secs(1);
+
+enum Step {
+    Covered,
+    Deliver,
+    Repair,
+    Gap,
+    Invalid(InvalidRow),
+    Nothing,
+}
+
+impl Lanes {
+    /// Takes a root as far as it goes without the outside: over what is covered and left out, to the first event to deliver.
+    pub(crate) fn evaluate(&mut self, slot: Slot, now: Instant) {
+        loop {
+            match self.step(slot) {
+                Step::Covered => {}
+                Step::Deliver => {
+                    self.enter(slot, Phase::Ready);
+                    self.ready.push_back(slot);
+                    break;
+                }
+                Step::Repair => {
+                    self.ask_repair(slot);
+                    break;
+                }
+                Step::Gap => {
+                    self.gap(slot, now);
+                    break;
+                }
+                Step::Invalid(invalid) => {
+                    self.block_invalid(slot, &invalid, now);
+                    break;
+                }
+                Step::Nothing => {
+                    self.enter(slot, Phase::Open);
+                    break;
+                }
+            }
+        }
+        self.release_pins(slot, now);
+        let flush_due = self.settings.filtered_flush;
+        if self.courses.get(slot).is_some_and(|course| course.filtered >= flush_due) {
+            self.mark_dirty(slot, now);
+        }
+        self.settle_if_done(slot);
+    }
+
+    fn step(&mut self, slot: Slot) -> Step {
+        let Some(course) = self.courses.get_mut(slot) else { return Step::Nothing };
+        let Some(active) = course.active.as_deref_mut() else { return Step::Nothing };
+        let next = course.sequencer.next();
+        let Some(front) = active.queue.front() else {
+            let more = active.seen.is_some_and(|seen| seen >= next);
+            return if more { Step::Repair } else { Step::Nothing };
+        };
+        match course.sequencer.judge(row_sequence(front)) {
+            Verdict::Gap { .. } if active.let_go => return Step::Repair,
+            Verdict::Gap { .. } => return Step::Gap,
+            Verdict::Duplicate => {
+                self.drop_covered(slot);
+                return Step::Covered;
+            }
+            Verdict::Deliver => {}
+        }
+        active.gap = None;
+        let started_at = self.settings.started_at;
+        let created_before_start = |event: &Event| started_at.is_some_and(|start| event.created_at < start);
+        if !course.sequencer.is_placed() {
+            // A row that cannot be read has no time: it lies before the start if what follows it does.
+            let judged = match front {
+                Err(_) => active.queue.get(1).filter(|row| row_sequence(row) == next.next()).unwrap_or(front),
+                Ok(_) => front,
+            };
+            if judged.as_ref().is_ok_and(|event| created_before_start(event)) {
+                let before = active.queued_bytes;
+                active.dequeue();
+                self.queued_bytes -= before - active.queued_bytes;
+                course.sequencer.pass_before_start();
+                return Step::Covered;
+            }
+            course.sequencer.place();
+        }
+        match front {
+            Err(invalid) => Step::Invalid(invalid.clone()),
+            Ok(event) if self.subscription.wants(event) => Step::Deliver,
+            Ok(_) => {
+                let before = active.queued_bytes;
+                active.dequeue();
+                self.queued_bytes -= before - active.queued_bytes;
+                course.sequencer.cover(next);
+                course.filtered += 1;
+                self.counters.filtered(1);
+                Step::Covered
+            }
+        }
+    }
+
+    fn gap(&mut self, slot: Slot, now: Instant) {
+        let gap_wait = self.settings.gap_wait;
+        let Some(course) = self.courses.get_mut(slot) else { return };
+        let next = course.sequencer.next();
+        let Some(active) = course.active.as_deref_mut() else { return };
+        let since = match active.gap {
+            Some((missing, since)) if missing == next => since,
+            _ => now,
+        };
+        active.gap = Some((next, since));
+        if now >= since + gap_wait {
+            self.ask_repair(slot);
+        } else {
+            self.wait(slot, Why::Gap, since + gap_wait);
+        }
+    }
+
+    fn ask_repair(&mut self, slot: Slot) {
+        self.enter(slot, Phase::Repairing);
+        self.to_repair.push_back(slot);
+    }
+
+    /// The next read of the table to make.
+    pub(crate) fn next_repair(&mut self) -> Option<RepairOrder> {
+        if self.draining || self.repairs_in_flight >= REPAIRS_IN_FLIGHT_MAX {
+            return None;
+        }
+        let slot = self.to_repair.pop_front()?;
+        let course = self.courses.get(slot)?;
+        let active = course.active.as_deref()?;
+        let from = course.sequencer.next();
+        let queued = active.queue.front().and_then(|row| row_sequence(row).previous());
+        let to = queued.filter(|to| *to >= from).or(active.seen).unwrap_or(from);
+        self.repairs_in_flight += 1;
+        Some(RepairOrder { root: course.root.clone(), from, to })
+    }
+
+    /// Takes the rows that [`super::Effect::Repair`] asked for.
+    pub fn repaired(&mut self, root: &Root, repaired: Repaired, now: Instant) {
+        self.repairs_in_flight = self.repairs_in_flight.saturating_sub(1);
+        self.counters.repaired(1);
+        let Some(slot) = self.courses.find(root) else { return };
+        let Some(course) = self.courses.get_mut(slot) else { return };
+        let next = course.sequencer.next();
+        let Some(active) = course.active.as_deref_mut() else { return };
+        let before = active.queued_bytes;
+        for row in repaired.rows {
+            let row: RunRow = row.map(Arc::new);
+            if row_sequence(&row) >= next {
+                active.seen = active.seen.max(Some(row_sequence(&row)));
+                active.enqueue(row);
+            }
+        }
+        active.let_go = !repaired.complete;
+        active.gap = None;
+        self.queued_bytes += active.queued_bytes - before;
+        let first = active.queue.front().map(row_sequence);
+        if first == Some(next) {
+            active.hole = None;
+            active.hole_counted = false;
+            self.enter(slot, Phase::Open);
+            self.evaluate(slot, now);
+        } else {
+            self.missing(slot, next, first, now);
+        }
+    }
+
+    /// A consistent read does not show `next`; `first` is the first sequence behind it that exists.
+    fn missing(&mut self, slot: Slot, next: Sequence, first: Option<Sequence>, now: Instant) {
+        let (timeout, started_at) = (self.settings.hole_timeout, self.settings.started_at);
+        let Some(course) = self.courses.get_mut(slot) else { return };
+        let Some(active) = course.active.as_deref_mut() else { return };
+        let since = match active.hole {
+            Some((missing, since)) if missing == next => since,
+            _ => now,
+        };
+        active.hole = Some((next, since));
+        let placed = course.sequencer.is_placed();
+        // What is absent before an event that is older than the handler's start is not the handler's either.
+        let before_start =
+            |row: &RunRow| row.as_ref().is_ok_and(|event| started_at.is_some_and(|start| event.created_at < start));
+        let certain = now >= since + timeout || (!placed && active.queue.front().is_some_and(before_start));
+        match first {
+            _ if !certain => self.wait(slot, Why::Hole, (now + HOLE_POLL).min(since + timeout)),
+            None => {
+                warn!(handler = %self.handler, root = %course.root, sequence = %next, "the table no longer holds what the stream showed");
+                active.seen = None;
+                self.enter(slot, Phase::Open);
+                self.abandon_pins(slot, now);
+                self.settle_if_done(slot);
+            }
+            Some(base) if !placed => {
+                active.hole = None;
+                course.sequencer.skip_to(base);
+                self.enter(slot, Phase::Open);
+                self.evaluate(slot, now);
+            }
+            Some(_) => {
+                if !active.hole_counted {
+                    active.hole_counted = true;
+                    self.counters.hole();
+                    error!(
+                        handler = %self.handler, root = %course.root, sequence = %next,
+                        "the table has a hole: this sequence is missing though later ones exist; the root is stopped for this handler"
+                    );
+                }
+                self.block(slot, now);
+            }
+        }
+    }
+
+    fn block_invalid(&mut self, slot: Slot, invalid: &InvalidRow, now: Instant) {
+        self.counters.invalid();
+        error!(
+            handler = %self.handler, root = %invalid.root, sequence = %invalid.sequence, reason = %invalid.reason,
+            "the row cannot be read as an event; the root is stopped for this handler"
+        );
+        self.block(slot, now);
+    }
+
+    /// Stops a root; it is looked at again in case somebody mended the row or the receiver.
+    pub(crate) fn block(&mut self, slot: Slot, now: Instant) {
+        self.forget_queue(slot);
+        self.wait(slot, Why::Blocked, now + self.settings.retry.max);
+    }
+
+    pub(crate) fn wait_is_over(&mut self, slot: Slot, why: Why, now: Instant) {
+        match why {
+            Why::Hole => self.ask_repair(slot),
+            Why::Gap | Why::Retry | Why::Blocked => {
+                self.enter(slot, Phase::Open);
+                self.evaluate(slot, now);
+            }
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The sequencer of one (handler, root): the only judge of order. Pure.
+//!
+//! It knows the next sequence the handler may be given, and whether the root has been *placed*: whether its base, the first event that
+//! is the handler's, was found. Until then everything below `next` was looked at and lies before the handler's start. Invariants: `next`
+//! never goes back, and moves past a sequence only when that one is covered: accepted, left out by the subscription, before the start,
+//! or below a durable position.
+
+use crate::event::Sequence;
+
+/// What to do with an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is the next one.
+    Deliver,
+    /// It is covered already.
+    Duplicate,
+    /// Others come before it.
+    Gap {
+        /// The first that is missing.
+        from: Sequence,
+        /// The last that is missing.
+        to: Sequence,
+    },
+}
+
+/// The order of one root for one handler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sequencer {
+    next: Sequence,
+    placed: bool,
+}
+
+impl Sequencer {
+    /// A root of which the positions table says this: its last durable sequence, or nothing.
+    #[must_use]
+    pub fn from_position(durable: Option<Sequence>) -> Self {
+        Self { next: durable.map_or(Sequence::FIRST, Sequence::next), placed: durable.is_some() }
+    }
+
+    /// Judges an event by its sequence alone.
+    #[must_use]
+    pub fn judge(self, sequence: Sequence) -> Verdict {
+        match sequence.cmp(&self.next) {
+            std::cmp::Ordering::Less => Verdict::Duplicate,
+            std::cmp::Ordering::Equal => Verdict::Deliver,
+            std::cmp::Ordering::Greater => {
+                Verdict::Gap { from: self.next, to: sequence.previous().unwrap_or(Sequence::FIRST) }
+            }
+        }
+    }
+
+    /// The next sequence to be covered.
+    #[must_use]
+    pub fn next(self) -> Sequence {
+        self.next
+    }
+
+    /// Whether the root's base was found.
+    #[must_use]
+    pub fn is_placed(self) -> bool {
+        self.placed
+    }
+
+    /// The last covered sequence of a placed root.
+    #[must_use]
+    pub fn covered(self) -> Option<Sequence> {
+        if self.placed { self.next.previous() } else { None }
+    }
+
+    /// Everything up to and including `through` is covered.
+    pub fn cover(&mut self, through: Sequence) {
+        self.next = self.next.max(through.next());
+        self.placed = true;
+    }
+
+    /// The next sequence is before the handler's start: it is passed, and the root stays unplaced.
+    pub fn pass_before_start(&mut self) {
+        self.next = self.next.next();
+    }
+
+    /// Nothing lies between the last one looked at and `base` (the table starts there).
+    pub fn skip_to(&mut self, base: Sequence) {
+        self.next = self.next.max(base);
+    }
+
+    /// The next sequence is the root's base for the handler.
+    pub fn place(&mut self) {
+        self.placed = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn judges_exhaustively_around_the_position() {
+        for durable in [None, Some(0), Some(1), Some(5)] {
+            let sequencer = Sequencer::from_position(durable.map(Sequence));
+            let next = durable.map_or(0, |durable| durable + 1);
+            assert_eq!(sequencer.is_placed(), durable.is_some());
+            for sequence in 0..10 {
+                let expected = if sequence < next {
+                    Verdict::Duplicate
+                } else if sequence == next {
+                    Verdict::Deliver
+                } else {
+                    Verdict::Gap { from: Sequence(next), to: Sequence(sequence - 1) }
+                };
+                assert_eq!(sequencer.judge(Sequence(sequence)), expected, "{durable:?} {sequence}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_root_is_placed_behind_what_came_before_the_start() {
+        let mut sequencer = Sequencer::from_position(None);
+        sequencer.pass_before_start();
+        sequencer.pass_before_start();
+        assert_eq!((sequencer.next(), sequencer.covered(), sequencer.is_placed()), (Sequence(2), None, false));
+        sequencer.place();
+        assert_eq!(sequencer.covered(), Some(Sequence(1)));
+        sequencer.cover(Sequence(2));
+        assert_eq!(sequencer.judge(Sequence(2)), Verdict::Duplicate);
+    }
+
+    #[test]
+    fn the_greatest_sequence_does_not_overflow() {
+        let mut sequencer = Sequencer::from_position(Some(Sequence(u64::MAX - 1)));
+        assert_eq!(sequencer.judge(Sequence(u64::MAX)), Verdict::Deliver);
+        sequencer.cover(Sequence(u64::MAX));
+        assert_eq!(sequencer.next(), Sequence(u64::MAX));
+    }
+
+    proptest! {
+        /// Events in any order, with repeats: delivering exactly on `Deliver` gives each once, in order, without a gap.
+        #[test]
+        fn deliveries_are_contiguous(start in proptest::option::of(0u64..5), arrivals in proptest::collection::vec(0u64..20, 0..200)) {
+            let mut sequencer = Sequencer::from_position(start.map(Sequence));
+            let mut expected = start.map_or(0, |start| start + 1);
+            for sequence in arrivals {
+                match sequencer.judge(Sequence(sequence)) {
+                    Verdict::Deliver => {
+                        prop_assert_eq!(sequence, expected);
+                        sequencer.cover(Sequence(sequence));
+                        expected += 1;
+                    }
+                    Verdict::Duplicate => prop_assert!(sequence < expected),
+                    Verdict::Gap { from, to } => {
+                        prop_assert_eq!((from.0, to.0), (expected, sequence - 1));
+                    }
+                }
+            }
+        }
+    }
+}

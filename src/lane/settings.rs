@@ -1,0 +1,62 @@
+//! The bounds and intervals of one handler's lanes.
+
+use std::time::Duration;
+
+use crate::event::Timestamp;
+use crate::handler::GroupLimits;
+use crate::time::BackoffPolicy;
+
+/// How one handler's lanes behave. Every queue, batch and wait has its bound here or as a constant beside its use.
+#[derive(Debug, Clone)]
+pub struct LaneSettings {
+    /// Events created before this moment are not the handler's; none when it starts at the beginning.
+    pub started_at: Option<Timestamp>,
+    /// The longest time an accepted event's position stays unwritten; zero writes after every batch and holds the root until it is
+    /// written.
+    pub flush_interval: Duration,
+    /// Positions waiting to be written that bring the flush forward.
+    pub flush_roots: usize,
+    /// Events left out by type after which a root's position is written without a delivery.
+    pub filtered_flush: u32,
+    /// The longest pause between two checkpoints of a shard that moves.
+    pub checkpoint_interval: Duration,
+    /// How long a gap waits for the stream before the table is asked.
+    pub gap_wait: Duration,
+    /// How long a sequence may be absent from the table, consistently read, before it counts as a hole.
+    pub hole_timeout: Duration,
+    /// Root batches in flight at once.
+    pub max_in_flight: usize,
+    /// How much the handler takes at once.
+    pub limits: GroupLimits,
+    /// The longest one delivery may take.
+    pub deliver_timeout: Duration,
+    /// The waits between attempts at one root; a root that failed for good is tried again at the longest.
+    pub retry: BackoffPolicy,
+    /// Bytes of events that may wait in the lanes before they stop pulling.
+    pub queued_bytes_max: usize,
+    /// Roots remembered with their positions while nothing is to be done for them.
+    pub idle_roots_max: usize,
+    /// Roots that may be stuck before the lanes stop pulling.
+    pub stuck_roots_max: usize,
+}
+
+impl Default for LaneSettings {
+    fn default() -> Self {
+        Self {
+            started_at: None,
+            flush_interval: Duration::from_secs(1),
+            flush_roots: 2500,
+            filtered_flush: 64,
+            checkpoint_interval: Duration::from_secs(5),
+            gap_wait: Duration::from_millis(200),
+            hole_timeout: Duration::from_secs(10),
+            max_in_flight: 64,
+            limits: GroupLimits::default(),
+            deliver_timeout: Duration::from_secs(30),
+            retry: BackoffPolicy { initial: Duration::from_millis(100), max: Duration::from_secs(30) },
+            queued_bytes_max: 4 << 20,
+            idle_roots_max: 20_000,
+            stuck_roots_max: 10_000,
+        }
+    }
+}

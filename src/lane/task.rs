@@ -1,0 +1,391 @@
+//! The task that runs one handler's lanes: carries out the effects of [`Lanes`] and feeds their answers back.
+//!
+//! The only async file of this folder; it decides nothing about events. Tables that cannot be reached are tried again for ever, with
+//! growing waits, while the health report says so. Everything it spawns it joins or aborts. On cancellation it stops pulling, lets the
+//! deliveries in flight come to their end, writes positions, then checkpoints; on drop all of it stops at once, as in a crash.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use metrics::{Gauge, gauge};
+use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use super::{Effect, LaneSettings, Lanes, Repaired, Subscription};
+use crate::event::{Root, Sequence, Timestamp};
+use crate::handler::{Accepted, Handler, HandlerError, HandlerName, RootBatch};
+use crate::relay_table::{Checkpoint, CheckpointStore};
+use crate::storage::{Advance, Advanced, EventSource, PositionStore, StorageError};
+use crate::stream::{Feed, LaneFeed, LaneId, ShardId, StreamPoint, with_causes};
+use crate::telemetry::{Health, names};
+use crate::time::{Backoff, BackoffPolicy, Clock, Random};
+
+/// How often the lanes look after what nothing else wakes them for: gauges, stale queues, the sign of life.
+const TURN: Duration = Duration::from_secs(1);
+
+/// The waits between attempts at a table that cannot be reached.
+const TABLE_BACKOFF: BackoffPolicy = BackoffPolicy { initial: Duration::from_millis(100), max: Duration::from_secs(5) };
+
+/// The part of the grace period that deliveries in flight may take; the rest is for positions and checkpoints.
+const GRACE_FOR_DELIVERIES: f64 = 0.6;
+
+/// What a handler's lanes need of the outside.
+#[derive(Clone)]
+pub struct LanesParts {
+    /// The handler's name.
+    pub name: HandlerName,
+    /// Where its events go.
+    pub handler: Arc<dyn Handler>,
+    /// What it receives.
+    pub subscription: Subscription,
+    /// Its bounds and intervals.
+    pub settings: LaneSettings,
+    /// The table that repairs what the stream did not bring.
+    pub events: Arc<dyn EventSource>,
+    /// Where its positions are.
+    pub positions: Arc<dyn PositionStore>,
+    /// Where its checkpoints are.
+    pub checkpoints: Arc<dyn CheckpointStore>,
+    /// How long a stop may take.
+    pub shutdown_grace: Duration,
+    /// Wall time.
+    pub clock: Clock,
+    /// Chance.
+    pub random: Random,
+    /// Where obstacles are named.
+    pub health: Health,
+}
+
+/// What the lanes are told.
+#[derive(Debug)]
+pub enum LaneOrder {
+    /// Open a lane on a shard, behind this place.
+    Open(LaneId, Feed, StreamPoint),
+}
+
+/// What the lanes tell.
+#[derive(Debug, PartialEq, Eq)]
+pub enum LaneReport {
+    /// This handler has finished this shard, durably.
+    Finished(HandlerName, ShardId),
+}
+
+/// The time of a handler's oldest undelivered record, shared with whoever shows its lag. It stands still when the lanes do, so the lag
+/// grows.
+#[derive(Debug, Clone)]
+pub struct LagStamp(Arc<AtomicI64>);
+
+/// No record waits.
+const NOTHING_WAITS: i64 = i64::MAX;
+
+impl Default for LagStamp {
+    fn default() -> Self {
+        Self(Arc::new(AtomicI64::new(NOTHING_WAITS)))
+    }
+}
+
+impl LagStamp {
+    /// The age of the oldest undelivered record; zero when none waits.
+    #[must_use]
+    pub fn lag(&self, now: Timestamp) -> Duration {
+        match self.0.load(Ordering::Relaxed) {
+            NOTHING_WAITS => Duration::ZERO,
+            millis => now.since(Timestamp::from_unix_millis(millis)),
+        }
+    }
+
+    /// Notes the time of the oldest undelivered record.
+    pub fn set(&self, since: Option<Timestamp>) {
+        self.0.store(since.map_or(NOTHING_WAITS, Timestamp::unix_millis), Ordering::Relaxed);
+    }
+}
+
+/// One handler's lanes, running.
+pub struct LanesTask {
+    parts: LanesParts,
+    lanes: Lanes,
+    feeds: BTreeMap<LaneId, LaneFeed>,
+    pulling: VecDeque<LaneId>,
+    jobs: JoinSet<Done>,
+    deliveries: JoinSet<Delivered>,
+    notices: mpsc::UnboundedReceiver<LaneId>,
+    notify: mpsc::UnboundedSender<LaneId>,
+    lag: LagStamp,
+    checkpoint_age: Gauge,
+    checkpoints_even_at: Instant,
+    finished: Vec<ShardId>,
+}
+
+type Delivered = (Vec<(RootBatch, Result<Accepted, HandlerError>)>, Duration);
+
+enum Done {
+    Loaded(Vec<(Root, Option<Sequence>)>),
+    Repaired(Root, Repaired),
+    Flushed(Vec<(Advance, Result<Advanced, StorageError>)>),
+    Checkpointed(LaneId, Checkpoint, Result<(), StorageError>),
+}
+
+impl LanesTask {
+    /// The lanes of a handler, none open yet.
+    #[must_use]
+    pub fn new(parts: LanesParts, lag: LagStamp) -> Self {
+        let mut settings = parts.settings.clone();
+        settings.limits = parts.handler.limits();
+        let (notify, notices) = mpsc::unbounded_channel();
+        Self {
+            lanes: Lanes::new(parts.name.clone(), parts.subscription.clone(), settings, parts.random.clone()),
+            checkpoint_age: gauge!(names::CHECKPOINT_AGE, "handler" => parts.name.as_str().to_owned()),
+            parts,
+            feeds: BTreeMap::new(),
+            pulling: VecDeque::new(),
+            jobs: JoinSet::new(),
+            deliveries: JoinSet::new(),
+            notices,
+            notify,
+            lag,
+            checkpoints_even_at: Instant::now(),
+            finished: Vec::new(),
+        }
+    }
+
+    /// Runs until cancelled, then drains within the grace period.
+    pub async fn run(
+        mut self,
+        mut orders: mpsc::Receiver<LaneOrder>,
+        reports: mpsc::Sender<LaneReport>,
+        cancel: CancellationToken,
+    ) {
+        let beat = self.parts.health.register("handler lanes");
+        let mut turn_at = Instant::now();
+        loop {
+            let now = Instant::now();
+            if now >= turn_at {
+                beat.beat();
+                self.turn(now);
+                turn_at = now + TURN;
+            }
+            self.pull(now);
+            while let Some(effect) = self.lanes.next_effect(now) {
+                self.start(effect);
+            }
+            for shard in std::mem::take(&mut self.finished) {
+                // The relay stops listening only when it stops altogether.
+                reports.send(LaneReport::Finished(self.parts.name.clone(), shard)).await.ok();
+            }
+            let wake_at = self.lanes.next_deadline(now).map_or(turn_at, |deadline| deadline.min(turn_at));
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => break,
+                Some(done) = self.deliveries.join_next() => self.take_deliveries(done),
+                Some(done) = self.jobs.join_next() => self.take_job(done),
+                Some(order) = orders.recv() => self.obey(order),
+                Some(lane) = self.notices.recv() => self.pulling.push_back(lane),
+                () = sleep_until(wake_at) => {}
+            }
+        }
+        self.drain(&beat).await;
+    }
+
+    fn obey(&mut self, order: LaneOrder) {
+        match order {
+            LaneOrder::Open(lane, feed, after) => {
+                self.lanes.open(lane, after.clone());
+                let feed = feed.join(lane, after, self.parts.clock.now(), self.notify.clone());
+                self.feeds.insert(lane, feed);
+                self.pulling.push_back(lane);
+            }
+        }
+    }
+
+    /// Takes pages, a lane after the other, as long as there is room.
+    fn pull(&mut self, now: Instant) {
+        while self.lanes.wants_page()
+            && let Some(id) = self.pulling.pop_front()
+        {
+            let Some(feed) = self.feeds.get(&id) else { continue };
+            if let Some(page) = feed.take() {
+                self.lanes.accept_page(id, &page, now);
+                if !page.end {
+                    self.pulling.push_back(id);
+                }
+            }
+        }
+    }
+
+    fn turn(&mut self, now: Instant) {
+        self.lanes.relieve(now);
+        self.lanes.show();
+        let waiting = self.feeds.values().filter_map(LaneFeed::waiting_since).min();
+        let oldest = [self.lanes.undelivered_since(), waiting].into_iter().flatten().min();
+        self.lag.set(oldest);
+        if !self.lanes.is_ahead_of_checkpoints() {
+            self.checkpoints_even_at = now;
+        }
+        self.checkpoint_age.set(now.duration_since(self.checkpoints_even_at).as_secs_f64());
+        let subject = format!("handler {}", self.parts.name);
+        if self.lanes.sees_another_schema() {
+            let problem = "the first 100 rows are no events: this table has another schema; run `angzarr-relay doctor`";
+            self.parts.health.problem(&subject, problem);
+        } else if self.lanes.stuck().blocked == 0 {
+            self.parts.health.mended(&subject);
+        }
+    }
+
+    fn start(&mut self, effect: Effect) {
+        let parts = self.parts.clone();
+        match effect {
+            Effect::Deliver(group) => {
+                self.deliveries.spawn(deliver(parts.handler, group, self.parts.settings.deliver_timeout));
+            }
+            Effect::Load(roots) => {
+                self.jobs.spawn(async move {
+                    let load = || parts.positions.load(&parts.name, &roots);
+                    let found = until_done(&parts, "positions table", load).await;
+                    Done::Loaded(roots.iter().cloned().zip(found).collect())
+                });
+            }
+            Effect::Repair(order) => {
+                self.jobs.spawn(async move {
+                    let repair = || order.run(&*parts.events).boxed();
+                    let repaired = until_done(&parts, "events table", repair).await;
+                    Done::Repaired(order.root.clone(), repaired)
+                });
+            }
+            Effect::Flush(advances) => {
+                self.jobs.spawn(async move {
+                    let results = parts.positions.advance(&parts.name, &advances).await;
+                    Done::Flushed(advances.into_iter().zip(results).collect())
+                });
+            }
+            Effect::Checkpoint(lane, checkpoint) => {
+                let Some(shard) = self.feeds.get(&lane).map(|feed| feed.shard().clone()) else { return };
+                self.jobs.spawn(async move {
+                    let saved = parts.checkpoints.save(&parts.name, &shard, &checkpoint).await;
+                    Done::Checkpointed(lane, checkpoint, saved)
+                });
+            }
+        }
+    }
+
+    fn take_deliveries(&mut self, done: Result<Delivered, JoinError>) {
+        // A delivery catches its handler's panics; it ends early only when this task is dropped.
+        if let Ok((answers, took)) = done {
+            self.lanes.delivered(answers, took, Instant::now());
+        }
+    }
+
+    fn take_job(&mut self, done: Result<Done, JoinError>) {
+        let now = Instant::now();
+        match done {
+            Ok(Done::Loaded(positions)) => self.lanes.loaded(positions, now),
+            Ok(Done::Repaired(root, repaired)) => self.lanes.repaired(&root, repaired, now),
+            Ok(Done::Flushed(results)) => {
+                let failed = results.iter().find_map(|(_, result)| result.as_ref().err());
+                report(&self.parts.health, "write positions", failed);
+                self.lanes.flushed(results, now);
+            }
+            Ok(Done::Checkpointed(lane, checkpoint, result)) => {
+                report(&self.parts.health, "write checkpoints", result.as_ref().err());
+                if self.lanes.checkpointed(lane, checkpoint, result.is_ok(), now)
+                    && let Some(feed) = self.feeds.remove(&lane)
+                {
+                    self.finished.push(feed.shard().clone());
+                }
+            }
+            Err(stopped) => error!(handler = %self.parts.name, error = %stopped, "a task of the lanes ended early"),
+        }
+    }
+
+    /// Stops within the grace period; what is not done by then is repeated at the next start.
+    async fn drain(&mut self, beat: &crate::telemetry::Beat) {
+        let start = Instant::now();
+        let until = start + self.parts.shutdown_grace;
+        let deliveries_until = start + self.parts.shutdown_grace.mul_f64(GRACE_FOR_DELIVERIES);
+        self.lanes.drain(start);
+        loop {
+            beat.beat();
+            let now = Instant::now();
+            while let Some(effect) = self.lanes.next_effect(now) {
+                self.start(effect);
+            }
+            if self.lanes.is_drained() {
+                return;
+            }
+            if now >= deliveries_until && !self.deliveries.is_empty() {
+                warn!(handler = %self.parts.name, "deliveries did not end within the grace period; they are repeated at the next start");
+                self.deliveries.abort_all();
+                while self.deliveries.join_next().await.is_some() {}
+                self.lanes.give_up_in_flight();
+                continue;
+            }
+            if now >= until {
+                warn!(handler = %self.parts.name, "stopped before all positions were written; events since then are repeated at the next start");
+                return;
+            }
+            let wake_at = if self.deliveries.is_empty() { until } else { deliveries_until };
+            tokio::select! {
+                biased;
+                Some(done) = self.deliveries.join_next() => self.take_deliveries(done),
+                Some(done) = self.jobs.join_next() => self.take_job(done),
+                () = sleep_until(self.lanes.next_deadline(now).map_or(wake_at, |at| at.max(now + DRAIN_TURN).min(wake_at))) => {}
+            }
+        }
+    }
+}
+
+/// While draining, writes that failed are tried again after so long.
+const DRAIN_TURN: Duration = Duration::from_millis(100);
+
+async fn deliver(handler: Arc<dyn Handler>, group: Vec<RootBatch>, limit: Duration) -> Delivered {
+    let began = Instant::now();
+    let call = AssertUnwindSafe(handler.deliver_group(&group)).catch_unwind();
+    let answers = match timeout(limit, call).await {
+        Ok(Ok(answers)) => answers,
+        Ok(Err(_panic)) => same(&group, || HandlerError::retry("the handler panicked")),
+        Err(_elapsed) => same(&group, || HandlerError::retry(format!("the handler took longer than {limit:?}"))),
+    };
+    let missing = std::iter::repeat_with(|| Err(HandlerError::retry("the handler did not answer for this root")));
+    (group.into_iter().zip(answers.into_iter().chain(missing)).collect(), began.elapsed())
+}
+
+fn same(group: &[RootBatch], error: impl Fn() -> HandlerError) -> Vec<Result<Accepted, HandlerError>> {
+    group.iter().map(|_| Err(error())).collect()
+}
+
+fn report(health: &Health, subject: &str, failed: Option<&StorageError>) {
+    match failed {
+        Some(error) => health.problem(subject, with_causes(error)),
+        None => health.mended(subject),
+    }
+}
+
+/// Tries until it works: nothing can go on without the answer.
+async fn until_done<T, F>(parts: &LanesParts, subject: &str, mut attempt: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Result<T, StorageError>>,
+{
+    let mut backoff = Backoff::new(TABLE_BACKOFF, parts.random.clone());
+    let mut failed = false;
+    loop {
+        match attempt().await {
+            Ok(answer) => {
+                if failed {
+                    parts.health.mended(subject);
+                }
+                return answer;
+            }
+            Err(error) => {
+                failed = true;
+                parts.health.problem(subject, with_causes(&error));
+                sleep(backoff.next_wait()).await;
+            }
+        }
+    }
+}
