@@ -25,4 +25,5 @@ pub mod stream;
 pub mod lane;
 
 pub mod handler;
+pub mod relay;
 pub mod telemetry;

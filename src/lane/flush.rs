@@ -25,7 +25,9 @@ const WRITE_RETRY: Duration = Duration::from_millis(500);
 impl Lanes {
     /// Notes that a root's position is behind what it has covered.
     pub(crate) fn mark_dirty(&mut self, slot: Slot, now: Instant) {
-        self.mark_dirty_at(slot, now + self.settings.flush_interval);
+        // At the end of a shard its children wait for the last positions, and at a stop everybody does.
+        let at_once = self.draining || self.ending > 0;
+        self.mark_dirty_at(slot, if at_once { now } else { now + self.settings.flush_interval });
     }
 
     fn mark_dirty_at(&mut self, slot: Slot, flush_at: Instant) {
@@ -43,7 +45,7 @@ impl Lanes {
 
     /// The next positions to write.
     pub(crate) fn next_flush(&mut self, now: Instant) -> Option<Vec<Advance>> {
-        let due = self.flush_at.is_some_and(|at| at <= now) || self.draining;
+        let due = self.flush_at.is_some_and(|at| at <= now);
         if self.flush_in_flight || self.dirty.is_empty() || !(due || self.dirty.len() >= self.settings.flush_roots) {
             return None;
         }
@@ -172,7 +174,9 @@ impl Lanes {
             return;
         }
         if finished || self.draining {
-            self.checkpoints.retain(|(_, queued)| *queued != id);
+            if lane.queued {
+                self.checkpoints.retain(|(_, queued)| *queued != id);
+            }
             self.checkpoints.push_front((now, id));
         } else if !lane.queued {
             self.checkpoints.push_back((now + self.settings.checkpoint_interval, id));
@@ -186,7 +190,7 @@ impl Lanes {
             return None;
         }
         while let Some((at, id)) = self.checkpoints.front().copied() {
-            if at > now && !self.draining {
+            if at > now {
                 return None;
             }
             self.checkpoints.pop_front();
@@ -219,6 +223,7 @@ impl Lanes {
             Checkpoint::Finished => {
                 lane.finished = true;
                 self.lanes.remove(&id);
+                self.ending -= 1;
                 return true;
             }
         }

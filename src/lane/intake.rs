@@ -19,7 +19,9 @@ impl Lanes {
     /// Takes a page of a lane.
     pub fn accept_page(&mut self, lane: LaneId, page: &Page, now: Instant) {
         let Some(state) = self.lanes.get_mut(&lane) else { return };
-        state.ended |= page.end;
+        if page.end && !std::mem::replace(&mut state.ended, true) {
+            self.ending += 1;
+        }
         let number = state.watermark.begin(&page.through, page.oldest_at);
         self.counters.duplicates(page.ignored.repeated);
         for run in &page.runs {
@@ -32,6 +34,9 @@ impl Lanes {
             state.watermark.unpin(number);
         }
         self.queue_checkpoint(lane, now);
+        if page.end && !self.dirty.is_empty() {
+            self.flush_at = Some(now);
+        }
         for slot in self.courses.sweep(self.settings.idle_roots_max) {
             self.mark_dirty(slot, now);
         }

@@ -75,6 +75,8 @@ pub struct Lanes {
     pub(crate) subscription: Subscription,
     pub(crate) random: Random,
     pub(crate) lanes: BTreeMap<LaneId, Lane>,
+    /// Lanes at the end of their shard with something not covered.
+    pub(crate) ending: usize,
     pub(crate) courses: Courses,
     pub(crate) to_load: VecDeque<Slot>,
     pub(crate) loads_in_flight: usize,
@@ -109,6 +111,7 @@ impl Lanes {
             subscription,
             random,
             lanes: BTreeMap::new(),
+            ending: 0,
             courses: Courses::default(),
             to_load: VecDeque::new(),
             loads_in_flight: 0,
@@ -143,6 +146,9 @@ impl Lanes {
         for slot in self.courses.idle_unwritten() {
             self.mark_dirty(slot, now);
         }
+        self.flush_at = (!self.dirty.is_empty()).then_some(now);
+        self.checkpoints.clear();
+        self.lanes.values_mut().for_each(|lane| lane.queued = false);
         for lane in self.lanes.keys().copied().collect::<Vec<_>>() {
             self.queue_checkpoint(lane, now);
         }

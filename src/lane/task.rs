@@ -159,7 +159,7 @@ impl LanesTask {
     pub async fn run(
         mut self,
         mut orders: mpsc::Receiver<LaneOrder>,
-        reports: mpsc::Sender<LaneReport>,
+        reports: mpsc::UnboundedSender<LaneReport>,
         cancel: CancellationToken,
     ) {
         let beat = self.parts.health.register("handler lanes");
@@ -177,7 +177,7 @@ impl LanesTask {
             }
             for shard in std::mem::take(&mut self.finished) {
                 // The relay stops listening only when it stops altogether.
-                reports.send(LaneReport::Finished(self.parts.name.clone(), shard)).await.ok();
+                reports.send(LaneReport::Finished(self.parts.name.clone(), shard)).ok();
             }
             let wake_at = self.lanes.next_deadline(now).map_or(turn_at, |deadline| deadline.min(turn_at));
             tokio::select! {

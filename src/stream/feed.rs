@@ -48,6 +48,19 @@ impl Feed {
         act(&mut self.0.window.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Waits for the first lane: a feed is made before its lanes join.
+    pub async fn joined(&self) {
+        while self.is_deserted() {
+            self.woken().await;
+        }
+    }
+
+    /// Whether no lane reads here (any more).
+    #[must_use]
+    pub fn is_deserted(&self) -> bool {
+        self.with(|shared| shared.window.is_deserted())
+    }
+
     pub(crate) async fn woken(&self) {
         self.0.wake_reader.notified().await;
     }

@@ -9,9 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::{info, warn};
 
 /// A loop that has not turned for so long counts as stuck.
 const BEAT_AGE_MAX: Duration = Duration::from_secs(60);
+
+/// An obstacle that lasts is logged again after so long.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Shared health of one relay. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -21,7 +25,13 @@ pub struct Health(Arc<State>);
 struct State {
     started: Instant,
     beats: Mutex<Vec<(&'static str, Weak<AtomicU64>)>>,
-    problems: Mutex<BTreeMap<String, String>>,
+    problems: Mutex<BTreeMap<String, Problem>>,
+}
+
+#[derive(Debug)]
+struct Problem {
+    text: String,
+    logged_at: Instant,
 }
 
 /// One loop's sign of life; the loop is forgotten when this is dropped.
@@ -36,7 +46,8 @@ const STARTING: &str = "start";
 
 impl Default for Health {
     fn default() -> Self {
-        let starting = BTreeMap::from([(STARTING.to_owned(), "the stream's shards are not found yet".to_owned())]);
+        let text = "the stream's shards are not found yet".to_owned();
+        let starting = BTreeMap::from([(STARTING.to_owned(), Problem { text, logged_at: Instant::now() })]);
         Self(Arc::new(State { started: Instant::now(), beats: Mutex::default(), problems: Mutex::new(starting) }))
     }
 }
@@ -61,23 +72,32 @@ impl Health {
         self.mended(STARTING);
     }
 
-    /// Names an obstacle; a second report under the same subject replaces the first.
+    /// Names an obstacle; a second report under the same subject replaces the first. It is logged when it is new, and again from time
+    /// to time while it lasts.
     pub fn problem(&self, subject: &str, problem: impl Into<String>) {
+        let (text, now) = (problem.into(), Instant::now());
         let mut problems = self.0.problems.lock().unwrap_or_else(PoisonError::into_inner);
-        problems.insert(subject.to_owned(), problem.into());
+        let known = problems.get(subject).map(|problem| problem.logged_at);
+        let logged_at = known.filter(|logged_at| now.duration_since(*logged_at) < LOG_INTERVAL).unwrap_or_else(|| {
+            warn!(subject, problem = text, "not ready");
+            now
+        });
+        problems.insert(subject.to_owned(), Problem { text, logged_at });
     }
 
     /// Takes an obstacle back; nothing happens when there was none.
     pub fn mended(&self, subject: &str) {
         let mut problems = self.0.problems.lock().unwrap_or_else(PoisonError::into_inner);
-        problems.remove(subject);
+        if problems.remove(subject).is_some() && subject != STARTING {
+            info!(subject, "mended");
+        }
     }
 
     /// Why the process is not ready, one line each; empty when it is.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
         let problems = self.0.problems.lock().unwrap_or_else(PoisonError::into_inner);
-        problems.iter().map(|(subject, problem)| format!("{subject}: {problem}")).collect()
+        problems.iter().map(|(subject, problem)| format!("{subject}: {}", problem.text)).collect()
     }
 
     /// The loops that have not turned for too long; empty when the process is alive.

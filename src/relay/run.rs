@@ -1,0 +1,184 @@
+//! Running a relay: handlers are registered, tasks spawned, and on cancellation everything is stopped and joined.
+
+use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::shards::{HandlerLanes, Shards};
+use super::{HandlerSpec, RelayPorts, RelaySettings};
+use crate::handler::HandlerName;
+use crate::lane::{LagStamp, LanesParts, LanesTask};
+use crate::storage::StorageError;
+use crate::stream::{Budget, ReaderParts, with_causes};
+use crate::time::{Backoff, BackoffPolicy};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Orders of the keeper of the shards that may wait for one handler's lanes.
+const ORDERS_MAX: usize = 256;
+
+/// The waits between attempts to reach the relay's table at the start.
+const START_BACKOFF: BackoffPolicy =
+    BackoffPolicy { initial: Duration::from_millis(200), max: Duration::from_secs(10) };
+
+/// Why a relay stopped unasked.
+#[derive(Debug, thiserror::Error)]
+pub enum RelayError {
+    /// Two handlers have the same name.
+    #[error("two handlers are named `{0}`")]
+    SameName(HandlerName),
+    /// There is nothing to do.
+    #[error("no handler is configured; name at least one under [[handlers]]")]
+    NoHandlers,
+    /// A task of the relay ended by itself, by a panic: a fault of the relay.
+    #[error("a task of the relay ended unexpectedly")]
+    Stopped(#[source] JoinError),
+    /// A task of the relay ended by itself.
+    #[error("{0} ended though nobody stopped it")]
+    Ended(&'static str),
+}
+
+/// A relay, ready to run.
+pub struct Relay {
+    ports: RelayPorts,
+    settings: RelaySettings,
+    handlers: Vec<HandlerSpec>,
+    lags: Vec<(HandlerName, LagStamp)>,
+    budget: Budget,
+}
+
+impl Relay {
+    /// A relay over these ports.
+    ///
+    /// # Errors
+    /// When there is no handler, or two have the same name.
+    pub fn new(ports: RelayPorts, settings: RelaySettings, handlers: Vec<HandlerSpec>) -> Result<Self, RelayError> {
+        if handlers.is_empty() {
+            return Err(RelayError::NoHandlers);
+        }
+        for (index, handler) in handlers.iter().enumerate() {
+            if handlers[..index].iter().any(|other| other.name == handler.name) {
+                return Err(RelayError::SameName(handler.name.clone()));
+            }
+        }
+        let lags = handlers.iter().map(|handler| (handler.name.clone(), LagStamp::default())).collect();
+        let budget = Budget::new(settings.window_bytes());
+        Ok(Self { ports, settings, handlers, lags, budget })
+    }
+
+    /// The lag of each handler, kept up to date while the relay runs.
+    #[must_use]
+    pub fn lags(&self) -> Vec<(HandlerName, LagStamp)> {
+        self.lags.clone()
+    }
+
+    /// The room that the page windows take.
+    #[must_use]
+    pub fn budget(&self) -> Budget {
+        self.budget.clone()
+    }
+
+    /// Runs until cancelled, then stops within the grace period. Dropping the future stops everything at once, as a crash would.
+    ///
+    /// # Errors
+    /// When a task ends unasked.
+    pub async fn run(self, cancel: CancellationToken) -> Result<(), RelayError> {
+        // One report a lane: bounded by the number of lanes, and never waited for, so that orders and reports cannot block each other.
+        let (report, reports) = mpsc::unbounded_channel();
+        let mut lanes = JoinSet::new();
+        let mut kept = Vec::new();
+        let stop = cancel.child_token();
+        let count = self.handlers.len();
+        for (spec, (_, lag)) in self.handlers.into_iter().zip(&self.lags) {
+            let Some((settings, checkpoints)) = start(&self.ports, &self.settings, &spec, count, &cancel).await else {
+                return Ok(());
+            };
+            let (orders, ordered) = mpsc::channel(ORDERS_MAX);
+            kept.push(HandlerLanes { name: spec.name.clone(), orders, checkpoints });
+            let parts = LanesParts {
+                name: spec.name,
+                handler: spec.handler,
+                subscription: spec.subscription,
+                settings,
+                events: self.ports.events.clone(),
+                positions: self.ports.positions.clone(),
+                checkpoints: self.ports.checkpoints.clone(),
+                shutdown_grace: self.settings.shutdown_grace,
+                clock: self.ports.clock.clone(),
+                random: self.ports.random.clone(),
+                health: self.ports.health.clone(),
+            };
+            lanes.spawn(LanesTask::new(parts, lag.clone()).run(ordered, report.clone(), stop.clone()));
+        }
+        drop(report);
+        let readers = ReaderParts {
+            source: self.ports.stream.clone(),
+            budget: self.budget,
+            kept_bytes_max: Arc::new(|| 0),
+            poll_interval_max: self.settings.poll_interval_max,
+            clock: self.ports.clock.clone(),
+            random: self.ports.random.clone(),
+            health: self.ports.health.clone(),
+        };
+        let shards = Shards::new(readers, self.ports.checkpoints.clone(), self.settings.reconcile_interval, kept);
+        let mut keeper = JoinSet::new();
+        keeper.spawn(shards.run(reports, stop.clone()));
+
+        let unasked = tokio::select! {
+            biased;
+            () = cancel.cancelled() => None,
+            Some(ended) = keeper.join_next() => Some(match ended {
+                Ok(Ok(())) => RelayError::Ended("the keeper of the shards"),
+                Ok(Err(error)) => error,
+                Err(panic) => RelayError::Stopped(panic),
+            }),
+            Some(ended) = lanes.join_next() => Some(ended.err().map_or(RelayError::Ended("a handler's lanes"), RelayError::Stopped)),
+        };
+        stop.cancel();
+        while lanes.join_next().await.is_some() {}
+        while keeper.join_next().await.is_some() {}
+        if cancel.is_cancelled() && unasked.is_none() {
+            info!("stopped: positions and checkpoints are written");
+        }
+        unasked.map_or(Ok(()), Err)
+    }
+}
+
+type Started =
+    (crate::lane::LaneSettings, std::collections::BTreeMap<crate::stream::ShardId, crate::relay_table::Checkpoint>);
+
+/// Registers a handler and loads its checkpoints; none when cancelled before the relay's table could be reached.
+async fn start(
+    ports: &RelayPorts,
+    settings: &RelaySettings,
+    spec: &HandlerSpec,
+    handlers: usize,
+    cancel: &CancellationToken,
+) -> Option<Started> {
+    let mut backoff = Backoff::new(START_BACKOFF, ports.random.clone());
+    loop {
+        let attempt = async {
+            let registration = ports.registry.register(&spec.name, spec.start, ports.clock.now()).await?;
+            Ok::<_, StorageError>((registration, ports.checkpoints.load(&spec.name).await?))
+        };
+        let error = match attempt.await {
+            Ok((registration, checkpoints)) => {
+                ports.health.mended(RELAY_TABLE);
+                let mut settings = settings.bounded(&spec.settings, handlers);
+                settings.started_at = registration.started_at;
+                return Some((settings, checkpoints));
+            }
+            Err(error) => error,
+        };
+        ports.health.problem(RELAY_TABLE, with_causes(&error));
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => return None,
+            () = tokio::time::sleep(backoff.next_wait()) => {}
+        }
+    }
+}
+
+/// The subject of the relay's table in the health report.
+const RELAY_TABLE: &str = "relay table";

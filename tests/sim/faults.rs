@@ -1,0 +1,192 @@
+//! The ports with faults: latency, throttling, lost replies, expired iterators, repeated pages. What goes through is told to the checker.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use angzarr_relay::event::{Root, Sequence, Timestamp};
+use angzarr_relay::handler::HandlerName;
+use angzarr_relay::relay_table::{Checkpoint, CheckpointStore, HandlerRegistry, Registration, Start};
+use angzarr_relay::storage::{Advance, Advanced, EventSource, PositionStore, RowPage, StorageError};
+use angzarr_relay::stream::{
+    RecordPage, Shard, ShardId, ShardIterator, ShardPage, StreamError, StreamPoint, StreamSource,
+};
+use async_trait::async_trait;
+
+use crate::world::World;
+
+/// All ports of the relay over one world.
+pub(crate) struct Faulty {
+    world: World,
+    percent: u64,
+    last_page: Mutex<Option<(ShardIterator, RecordPage)>>,
+}
+
+impl Faulty {
+    pub(crate) fn new(world: World, percent: u64) -> Self {
+        Self { world, percent, last_page: Mutex::new(None) }
+    }
+
+    fn strikes(&self) -> bool {
+        self.world.chance.percent(self.percent)
+    }
+
+    async fn latency(&self) {
+        tokio::time::sleep(Duration::from_millis(1 + self.world.chance.below(20))).await;
+    }
+
+    fn unavailable(&self, operation: &'static str) -> StorageError {
+        self.world.happened("table unavailable");
+        StorageError::Unavailable { operation, table: "simulated".into(), source: "simulated".into() }
+    }
+}
+
+#[async_trait]
+impl StreamSource for Faulty {
+    async fn shards(&self, after: Option<&ShardId>) -> Result<ShardPage, StreamError> {
+        self.latency().await;
+        if self.strikes() {
+            return Err(StreamError::Throttled { operation: "DescribeStream" });
+        }
+        self.world.stream.shards(after).await
+    }
+
+    async fn children(&self, parent: &ShardId) -> Result<Vec<Shard>, StreamError> {
+        self.latency().await;
+        if self.strikes() {
+            return Ok(Vec::new());
+        }
+        self.world.stream.children(parent).await
+    }
+
+    async fn open(&self, shard: &ShardId, from: &StreamPoint) -> Result<ShardIterator, StreamError> {
+        self.latency().await;
+        self.world.stream.open(shard, from).await
+    }
+
+    async fn read(&self, iterator: &ShardIterator) -> Result<RecordPage, StreamError> {
+        self.latency().await;
+        if self.strikes() {
+            self.world.happened("iterator expired");
+            return Err(StreamError::ExpiredIterator);
+        }
+        if self.strikes() {
+            self.world.happened("stream throttled");
+            return Err(StreamError::Throttled { operation: "GetRecords" });
+        }
+        let repeated = self.last_page.lock().unwrap().take();
+        if let Some((asked, page)) = repeated
+            && page.next.as_ref() == Some(iterator)
+            && !page.records.is_empty()
+            && self.strikes()
+        {
+            self.world.happened("page repeated");
+            drop(asked);
+            return Ok(page);
+        }
+        let page = self.world.stream.read(iterator).await?;
+        *self.last_page.lock().unwrap() = Some((iterator.clone(), page.clone()));
+        Ok(page)
+    }
+}
+
+#[async_trait]
+impl EventSource for Faulty {
+    async fn read_consistent(
+        &self,
+        root: &Root,
+        from: Sequence,
+        to: Sequence,
+        rows_max: usize,
+    ) -> Result<RowPage, StorageError> {
+        self.latency().await;
+        if self.strikes() {
+            return Err(self.unavailable("Query"));
+        }
+        self.world.events.read_consistent(root, from, to, rows_max).await
+    }
+}
+
+#[async_trait]
+impl PositionStore for Faulty {
+    async fn load(&self, handler: &HandlerName, roots: &[Root]) -> Result<Vec<Option<Sequence>>, StorageError> {
+        self.latency().await;
+        if self.strikes() {
+            return Err(self.unavailable("BatchGetItem"));
+        }
+        self.world.positions.load(handler, roots).await
+    }
+
+    async fn advance(&self, handler: &HandlerName, advances: &[Advance]) -> Vec<Result<Advanced, StorageError>> {
+        self.latency().await;
+        let mut results = Vec::new();
+        for advance in advances {
+            if self.strikes() {
+                results.push(Err(self.unavailable("BatchExecuteStatement")));
+                continue;
+            }
+            let result = self.world.positions.advance(handler, std::slice::from_ref(advance)).await.remove(0);
+            if matches!(result, Ok(Advanced::Written)) {
+                self.world.note(format!("position {handler} {} {}", advance.root, advance.to));
+                self.world.check(|checker| checker.position(handler, &advance.root, advance.to));
+            }
+            if self.strikes() {
+                self.world.happened("write lost its reply");
+                results.push(Err(self.unavailable("BatchExecuteStatement")));
+            } else {
+                results.push(result);
+            }
+        }
+        self.latency().await;
+        results
+    }
+}
+
+#[async_trait]
+impl CheckpointStore for Faulty {
+    async fn load(&self, handler: &HandlerName) -> Result<BTreeMap<ShardId, Checkpoint>, StorageError> {
+        self.latency().await;
+        if self.strikes() {
+            return Err(self.unavailable("Query"));
+        }
+        CheckpointStore::load(&self.world.table, handler).await
+    }
+
+    async fn save(&self, handler: &HandlerName, shard: &ShardId, checkpoint: &Checkpoint) -> Result<(), StorageError> {
+        self.latency().await;
+        if self.strikes() {
+            return Err(self.unavailable("UpdateItem"));
+        }
+        let through = match checkpoint {
+            Checkpoint::At(sequence) => Some(sequence.to_string().parse().unwrap()),
+            Checkpoint::Finished => None,
+        };
+        self.world.note(format!("checkpoint {handler} {shard} {checkpoint:?}"));
+        self.world.check(|checker| checker.checkpoint(handler, shard.as_str(), through));
+        self.world.table.save(handler, shard, checkpoint).await?;
+        if self.strikes() {
+            return Err(self.unavailable("UpdateItem"));
+        }
+        Ok(())
+    }
+
+    async fn forget(&self, handler: &HandlerName, shard: &ShardId) -> Result<(), StorageError> {
+        self.world.table.forget(handler, shard).await
+    }
+}
+
+#[async_trait]
+impl HandlerRegistry for Faulty {
+    async fn register(
+        &self,
+        handler: &HandlerName,
+        start: Start,
+        now: Timestamp,
+    ) -> Result<Registration, StorageError> {
+        self.latency().await;
+        if self.strikes() {
+            return Err(self.unavailable("PutItem"));
+        }
+        self.world.table.register(handler, start, now).await
+    }
+}
