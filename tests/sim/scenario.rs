@@ -86,7 +86,7 @@ pub(crate) fn run(plan: Plan) -> Outcome {
 
 async fn play(plan: &Plan, world: &World) {
     let began = Instant::now();
-    let writer = tokio::spawn(write(world.clone(), plan.roots, plan.appends, plan.fault_percent > 0));
+    let mut writer = tokio::spawn(write(world.clone(), plan.roots, plan.appends, plan.fault_percent > 0));
     for life in 0..plan.lives {
         let last = life + 1 == plan.lives;
         world.check(Checker::life_begins);
@@ -96,6 +96,7 @@ async fn play(plan: &Plan, world: &World) {
         let mut running = tokio::spawn(relay.run(cancel.clone()));
         let length = TROUBLE.mul_f64(0.8) / u32::try_from(plan.lives).unwrap();
         if last {
+            (&mut writer).await.unwrap();
             come_to_rest(world, began).await;
             cancel.cancel();
             running.await.unwrap().unwrap();
@@ -122,13 +123,11 @@ async fn play(plan: &Plan, world: &World) {
             world.note("crashed".into());
         }
     }
-    writer.await.unwrap();
 }
 
 /// Waits until every event was accepted, at most `REST` after the trouble; what is missing then the verdict shows.
 async fn come_to_rest(world: &World, began: Instant) {
     let until = TROUBLE + REST;
-    sleep(TROUBLE.mul_f64(1.3).saturating_sub(began.elapsed())).await;
     while began.elapsed() < until && !world.check(|checker| checker.missing().is_empty()) {
         sleep(Duration::from_secs(2)).await;
     }
