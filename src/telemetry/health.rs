@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// A loop that has not turned for so long counts as stuck.
-const BEAT_AGE_MAX: Duration = Duration::from_secs(60);
+const BEAT_AGE_MAX: Duration = Duration::from_mins(1);
 
 /// Shared health of one relay. Cheap to clone.
 #[derive(Debug, Clone)]
