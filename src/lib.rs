@@ -25,3 +25,4 @@ pub mod stream;
 
 pub mod handler;
 pub mod telemetry;
+pub mod config;
