@@ -26,3 +26,4 @@ pub mod stream;
 pub mod handler;
 pub mod telemetry;
 pub mod config;
+pub mod cli;
