@@ -8,8 +8,8 @@ use super::{CliError, Context, RootArgs};
 
 /// Append one event to a root
 ///
-/// The payload is read from a file or standard input, as it stands. The event is written only if its sequence is free: say which it
-/// must be (--expected), or take the one after the root's last (--next).
+/// The payload is read from a file or standard input, as it stands. The event is written only if its sequence is free:
+/// say which it must be (--expected), or take the one after the root's last (--next).
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
 Examples:

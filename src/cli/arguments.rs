@@ -15,8 +15,9 @@ const MAIN_EDITION: &str = "angzarr";
 const AFTER_HELP: &str = "\
 Try it without an account: angzarr-relay local
 
-The environment goes before the configuration file: STORAGE_BACKEND, AWS_REGION, DYNAMO_TABLE_PREFIX, DYNAMO_ENDPOINT,
-KINESIS_ENDPOINT, and ANGZARR_RELAY__SECTION__KEY for every other key. ANGZARR_RELAY_LOG filters log lines.
+The environment goes before the configuration file: STORAGE_BACKEND, AWS_REGION,
+DYNAMO_TABLE_PREFIX, DYNAMO_ENDPOINT, KINESIS_ENDPOINT, and ANGZARR_RELAY__SECTION__KEY for every
+other key. ANGZARR_RELAY_LOG filters log lines.
 
 Exit codes: 0 done, 1 failed, 64 wrong usage or configuration.";
 

@@ -6,8 +6,9 @@ use super::{CliError, Context};
 
 /// Check configuration, credentials, tables and streams, and say what mends them
 ///
-/// Looks at the configuration, the AWS credentials, the tables and the stream of the events table, the rows in it, and the Kinesis
-/// streams of the handlers. Prints the exact command that mends each fault. Changes nothing; the exit code is 1 if anything is wrong.
+/// Looks at the configuration, the AWS credentials, the tables and the stream of the events table, the rows in it, and
+/// the Kinesis streams of the handlers. Prints the exact command that mends each fault. Changes nothing; the exit code
+/// is 1 if anything is wrong.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example:\n  angzarr-relay doctor --config config/relay.toml")]
 pub struct DoctorArgs {

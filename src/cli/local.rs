@@ -13,8 +13,9 @@ pub(super) const CONFIG_NAME: &str = "config/local.toml (built in)";
 
 /// Try everything on this machine: an embedded DynamoDB and Kinesis, sample events, and a relay between them
 ///
-/// Starts both services on free ports of the loopback address, creates the tables and a Kinesis stream, relays by config/local.toml
-/// (or --config) and shows what goes on. Whatever speaks DynamoDB can write to the endpoint shown. Ctrl-C stops it with a summary.
+/// Starts both services on free ports of the loopback address, creates the tables and a Kinesis stream, relays by
+/// config/local.toml (or --config) and shows what goes on. Whatever speaks DynamoDB can write to the endpoint shown.
+/// Ctrl-C stops it with a summary.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:\n  angzarr-relay local\n  angzarr-relay local --data ./data --no-sample")]
 pub struct LocalArgs {

@@ -1,7 +1,8 @@
 //! The command line: one file a command, and the way from arguments to an exit code.
 //!
-//! `start` reads arguments and configuration, before any thread exists, then runs the command on tokio. A program with Rust handlers of
-//! its own calls [`start`] with them and has the whole command line. Commands print to standard output; logs go to stderr.
+//! `start` reads arguments and configuration, before any thread exists, then runs the command on tokio. A program with
+//! Rust handlers of its own calls [`start`] with them and has the whole command line. Commands print to standard
+//! output; logs go to stderr.
 
 mod arguments;
 mod start;

@@ -8,7 +8,8 @@ use crate::handler::{HandlerName, HandlerNameError};
 
 /// Show how far handlers have come
 ///
-/// By handler: all roots it has a position of (this scans the table). By root: the position of every configured handler. By both: one.
+/// By handler: all roots it has a position of (this scans the table). By root: the position of every configured
+/// handler. By both: one.
 #[derive(Debug, Clone, Args)]
 #[command(
     after_help = "\

@@ -6,8 +6,9 @@ use super::{CliError, Context};
 
 /// Relay events to the configured handlers until stopped
 ///
-/// Reads the stream of the events table and delivers every event to the handlers of the configuration file, in order per root.
-/// SIGTERM or Ctrl-C stops it cleanly, within relay.shutdown_grace. /metrics, /livez and /readyz are at telemetry.listen.
+/// Reads the stream of the events table and delivers every event to the handlers of the configuration file, in order
+/// per root. SIGTERM or Ctrl-C stops it cleanly, within relay.shutdown_grace. /metrics, /livez and /readyz are at
+/// telemetry.listen.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example:\n  angzarr-relay run --config config/relay.toml")]
 pub struct RunArgs {}

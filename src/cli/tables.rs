@@ -9,12 +9,10 @@ use super::{CliError, Context};
 pub enum TablesCommand {
     /// Create the tables that are missing, with the events table's stream
     ///
-    /// Creates {prefix}-events (with a stream of new images), {prefix}-positions, {prefix}-snapshots and {prefix}-relay, billed per
-    /// request, and waits until they are active. Tables that are there and right are left alone; a table of another shape is
-    /// refused, saying what differs. The prefix is storage.dynamo.table_prefix.
-    #[command(
-        after_help = "Example:\n  DYNAMO_ENDPOINT=http://localhost:8000 AWS_REGION=us-east-1 angzarr-relay tables create"
-    )]
+    /// Creates {prefix}-events (with a stream of new images), {prefix}-positions, {prefix}-snapshots and
+    /// {prefix}-relay, billed per request, and waits until they are active. Tables that are there and right are left
+    /// alone; a table of another shape is refused, saying what differs. The prefix is storage.dynamo.table_prefix.
+    #[command(after_help = "Example:\n  DYNAMO_ENDPOINT=http://localhost:8000 angzarr-relay tables create")]
     Create,
     /// Show the tables, and how they differ from what they should be
     #[command(after_help = "Example:\n  angzarr-relay tables describe --json")]

@@ -1,14 +1,15 @@
-//! Environment variables laid over the file: a few with names of their own, and `ANGZARR_RELAY__SECTION__KEY` for every other key.
+//! Environment variables laid over the file: a few with names of their own, and `ANGZARR_RELAY__SECTION__KEY` for every
+//! other key.
 //!
-//! A variable replaces the file's value. List entries are named by their number, as in `ANGZARR_RELAY__HANDLERS__0__FLUSH_INTERVAL`;
-//! a variable adds keys but no list entries. Empty variables count as not set. A variable that names no key becomes an unknown key.
+//! A variable replaces the file's value. List entries are named by their number, as in
+//! `ANGZARR_RELAY__HANDLERS__0__FLUSH_INTERVAL`; a variable adds keys but no list entries. Empty variables count as not
+//! set. A variable that names no key becomes an unknown key.
 
 use std::collections::BTreeMap;
 
 use toml::{Table, Value};
 
 use super::error::{Fault, Problem};
-use super::reader::quoted;
 
 /// What every variable without a name of its own begins with.
 const PREFIX: &str = "ANGZARR_RELAY__";
@@ -80,7 +81,7 @@ impl Overlay {
             Err(expected) => self.problems.push(Problem {
                 key: keys.join("."),
                 variable: Some(name.to_owned()),
-                fault: Fault::Wrong { found: quoted(name), expected },
+                fault: Fault::Wrong { found: "no such key".to_owned(), expected },
             }),
         }
     }

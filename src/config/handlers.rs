@@ -30,8 +30,8 @@ const START: &str = "\"beginning\", \"latest\" or a time such as \"2026-01-31T12
 pub struct HandlerConfig {
     /// Unique among the handlers, and part of the keys of its positions: renamed, it is a new handler.
     pub name: HandlerName,
-    /// What it is for. It may be left out for `kinesis` and `jsonl`, which are sinks then. Otherwise it has no default: it decides
-    /// whether history is played to the handler, and a forgotten word must not charge customers twice.
+    /// What it is for. It may be left out for `kinesis` and `jsonl`, which are sinks then. Otherwise it has no default:
+    /// it decides whether history is played to the handler, and a forgotten word must not charge customers twice.
     pub kind: HandlerKind,
     /// Where it starts when it was never seen before; default the beginning, for sagas `latest`.
     pub start: Start,
@@ -39,7 +39,8 @@ pub struct HandlerConfig {
     pub subscribe: Vec<SubscriptionConfig>,
     /// What takes the events.
     pub receiver: Receiver,
-    /// How long accepted events may go without a durable position; default 1 s, for sagas 0: after every batch. At most 60 s.
+    /// How long accepted events may go without a durable position; default 1 s, for sagas 0: after every batch. At most
+    /// 60 s.
     pub flush_interval: Duration,
     /// After how many roots positions are written even earlier; default 2,500.
     pub flush_roots: usize,
@@ -102,7 +103,8 @@ impl HandlerConfig {
         let kind = read_kind(&mut section);
         let subscribe = read_subscriptions(&mut section);
         let receiver = Receiver::read(&mut section);
-        // Wrong parts are reported by now; with stand-ins for them the rest is read as well, so that nothing goes unsaid.
+        // Wrong parts are reported by now; with stand-ins for them the rest is read as well, so that nothing goes
+        // unsaid.
         let complete = name.is_some() && kind.is_some() && receiver.is_some();
         let stand_in = HandlerName::new("unnamed").ok()?;
         let mut handler = Self::new(

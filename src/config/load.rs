@@ -1,4 +1,5 @@
-//! The whole configuration: from a file's text and the environment, and checked against the handlers a program registers.
+//! The whole configuration: from a file's text and the environment, and checked against the handlers a program
+//! registers.
 
 use std::path::Path;
 
@@ -58,8 +59,8 @@ impl Config {
         settings_error(origin, report.into_problems()).map_or(Ok(config), Err)
     }
 
-    /// Checks that there is something to run: at least one handler, and Rust code for exactly those that name no receiver.
-    /// `registered` are the names under which the program registers code.
+    /// Checks that there is something to run: at least one handler, and Rust code for exactly those that name no
+    /// receiver. `registered` are the names under which the program registers code.
     ///
     /// # Errors
     /// With all problems at once.

@@ -1,8 +1,8 @@
 //! The settings: one struct per section of the file, read from TOML and the environment, checked as a whole.
 //!
-//! Every problem is found in one go and named by its key's dotted path; unknown keys are problems. Nothing here connects to anything,
-//! reads a secret, or builds a handler: receivers are plain data that `handler` and `relay` make something of.
-//! Invariant: a [`Config`] that was loaded is within all bounds stated at its fields.
+//! Every problem is found in one go and named by its key's dotted path; unknown keys are problems. Nothing here
+//! connects to anything, reads a secret, or builds a handler: receivers are plain data that `handler` and `relay` make
+//! something of. Invariant: a [`Config`] that was loaded is within all bounds stated at its fields.
 
 mod load;
 mod storage;

@@ -1,7 +1,8 @@
-//! Reads one section of the file, key by key, with a type and bounds for each; collects problems instead of stopping at the first.
+//! Reads one section of the file, key by key, with a type and bounds for each; collects problems instead of stopping at
+//! the first.
 //!
-//! Every read answers a usable value (the default) even when the found one is wrong, so that reading goes on. A key that nobody asked
-//! for is reported by [`Section::finish`]. What a key means is its section's business.
+//! Every read answers a usable value (the default) even when the found one is wrong, so that reading goes on. A key
+//! that nobody asked for is reported by [`Section::finish`]. What a key means is its section's business.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -151,7 +152,8 @@ impl<'r> Section<'r> {
         Some(sections)
     }
 
-    /// A text (or a TOML date-time) that `parse` understands. `None` when it is not there or is wrong, which is then reported.
+    /// A text (or a TOML date-time) that `parse` understands. `None` when it is not there or is wrong, which is then
+    /// reported.
     pub(super) fn parsed<T>(&mut self, key: &str, expected: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
         let text = match self.take(key)? {
             Value::String(text) => text,
@@ -263,7 +265,8 @@ impl<'r> Section<'r> {
         })
     }
 
-    /// A list of texts, each accepted by `check`; from the environment one text with commas. An empty list is reported as wrong.
+    /// A list of texts, each accepted by `check`; from the environment one text with commas. An empty list is reported
+    /// as wrong.
     pub(super) fn texts(&mut self, key: &str, expected: &str, check: impl Fn(&str) -> bool) -> Option<Vec<String>> {
         let textual = self.set_by_variable(key);
         let values = match self.take(key)? {
@@ -322,7 +325,7 @@ fn kind(value: &Value) -> &'static str {
 }
 
 /// A text as a problem shows it: quoted, its control characters escaped, shortened.
-pub(super) fn quoted(text: &str) -> String {
+fn quoted(text: &str) -> String {
     let short: String = text.chars().take(SHOWN_CHARS_MAX).collect();
     let dots = if short.len() < text.len() { "..." } else { "" };
     format!("{short:?}{dots}")

@@ -1,4 +1,5 @@
-//! `handlers[].kinesis`, `.http` and `.jsonl`: what a handler gives its events to. Plain data; `handler` builds the receivers.
+//! `handlers[].kinesis`, `.http` and `.jsonl`: what a handler gives its events to. Plain data; `handler` builds the
+//! receivers.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -102,7 +103,8 @@ impl fmt::Debug for HeaderSource {
 }
 
 impl Receiver {
-    /// Reads the one table of the handler that names a receiver; none of them is Rust code. `None` when it is wrong, which is reported.
+    /// Reads the one table of the handler that names a receiver; none of them is Rust code. `None` when it is wrong,
+    /// which is reported.
     pub(super) fn read(handler: &mut Section<'_>) -> Option<Self> {
         let named: Vec<&str> = KINDS.into_iter().filter(|kind| handler.has(kind)).collect();
         if named.len() > 1 {

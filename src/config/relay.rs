@@ -24,7 +24,8 @@ pub struct RelayConfig {
     pub shutdown_grace: Duration,
     /// How long a gap waits for the stream before it is repaired by a query; default 200 ms.
     pub gap_wait: Duration,
-    /// How long an event may be absent from the table, while a later one is there, before it counts as a hole; default 10 s.
+    /// How long an event may be absent from the table, while a later one is there, before it counts as a hole; default
+    /// 10 s.
     pub hole_timeout: Duration,
     /// How often checkpoints are written; default 5 s.
     pub checkpoint_interval: Duration,

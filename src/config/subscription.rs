@@ -11,14 +11,16 @@ const MAIN_TIMELINE: [&str; 2] = ["angzarr", ""];
 const GLOB: &str = "a name, in which * stands for any characters";
 const EDITION_GLOB: &str = "an edition, in which * stands for any characters; \"\" is the unnamed one";
 
-/// One entry of a subscription: an event matches when its domain, its type and its edition do. In each, `*` stands for any characters.
+/// One entry of a subscription: an event matches when its domain, its type and its edition do. In each, `*` stands for
+/// any characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubscriptionConfig {
     /// The domain, never empty.
     pub domain: String,
     /// The event types, one of which must match; default all. Never an empty list.
     pub types: Vec<String>,
-    /// The editions, one of which must match; default the main timeline: `angzarr` and the empty name. Never an empty list.
+    /// The editions, one of which must match; default the main timeline: `angzarr` and the empty name. Never an empty
+    /// list.
     pub editions: Vec<String>,
 }
 

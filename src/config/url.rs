@@ -4,7 +4,8 @@ use std::fmt;
 
 use http::Uri;
 
-/// An `http` or `https` URL with a host and no user. Its query is left out when it is shown for debugging: it may hold a secret.
+/// An `http` or `https` URL with a host and no user. Its query is left out when it is shown for debugging: it may hold
+/// a secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HttpUrl(String);
 

@@ -1,7 +1,7 @@
 //! Where log lines go and which of them: text or JSON on stderr, chosen by a filter.
 //!
-//! Standard output stays free for what commands print. Which words a line holds is the business of whoever writes it; that lines
-//! do not repeat without end is [`LogLimiter`](super::LogLimiter)'s.
+//! Standard output stays free for what commands print. Which words a line holds is the business of whoever writes it;
+//! that lines do not repeat without end is [`LogLimiter`](super::LogLimiter)'s.
 
 use std::io::IsTerminal as _;
 
@@ -47,7 +47,8 @@ impl Default for LogFilter {
 }
 
 impl LogFilter {
-    /// Checks a filter. A directive without `=` must be a level: the crate underneath would take a misspelt level for a module.
+    /// Checks a filter. A directive without `=` must be a level: the crate underneath would take a misspelt level for a
+    /// module.
     ///
     /// # Errors
     /// [`LogError::Filter`] when the text is no filter.

@@ -1,7 +1,7 @@
 //! What can be seen from outside: metric names, health, logs, the admin endpoint.
 //!
-//! Every metric name is in [`names`], and the README's table is held to it by a test. Labels come from small fixed sets and the
-//! configured handlers; no root, shard or correlation id is ever a label, and no payload is ever logged.
+//! Every metric name is in [`names`], and the README's table is held to it by a test. Labels come from small fixed sets
+//! and the configured handlers; no root, shard or correlation id is ever a label, and no payload is ever logged.
 
 mod metrics;
 mod recorder;

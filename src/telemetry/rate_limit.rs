@@ -1,7 +1,7 @@
 //! Decides when a repeating log line is written: at most once per interval and key, with the number of those left out.
 //!
-//! Pure over the time given in. It holds a bounded number of keys; what comes beyond them shares one entry, so a flood of distinct keys
-//! cannot flood the log either.
+//! Pure over the time given in. It holds a bounded number of keys; what comes beyond them shares one entry, so a flood
+//! of distinct keys cannot flood the log either.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -26,12 +26,12 @@ pub struct LogLimiter {
 #[derive(Debug, Default)]
 struct Entries {
     by_key: HashMap<Box<str>, Entry>,
-    others: Option<Entry>,
+    others: Entry,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Entry {
-    logged: Instant,
+    logged: Option<Instant>,
     suppressed: u64,
 }
 
@@ -48,7 +48,8 @@ impl LogLimiter {
         Self { interval, keys_max, entries: Mutex::default() }
     }
 
-    /// Whether to write the line of `key` now: `Some` with the number of lines left out since the last one, or `None` to leave it out.
+    /// Whether to write the line of `key` now: `Some` with the number of lines left out since the last one, or `None`
+    /// to leave it out.
     #[must_use = "the answer says whether to write the line"]
     pub fn admit(&self, key: &str, now: Instant) -> Option<u64> {
         let mut guard = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
@@ -60,38 +61,35 @@ impl LogLimiter {
             return entry.admit(self.interval, now);
         }
         if by_key.len() < self.keys_max {
-            by_key.insert(key.into(), Entry { logged: now, suppressed: 0 });
+            by_key.insert(key.into(), Entry { logged: Some(now), suppressed: 0 });
             return Some(0);
         }
-        if let Some(entry) = others {
-            entry.admit(self.interval, now)
-        } else {
-            *others = Some(Entry { logged: now, suppressed: 0 });
-            Some(0)
-        }
+        others.admit(self.interval, now)
     }
 
     /// Makes room: keys that were not logged for an interval go; what they left out is counted with the others.
-    fn forget_quiet(&self, by_key: &mut HashMap<Box<str>, Entry>, others: &mut Option<Entry>, now: Instant) {
+    fn forget_quiet(&self, by_key: &mut HashMap<Box<str>, Entry>, others: &mut Entry, now: Instant) {
         let mut left_out = 0;
         by_key.retain(|_, entry| {
-            let keep = now.saturating_duration_since(entry.logged) < self.interval;
+            let keep = entry.is_recent(self.interval, now);
             left_out += if keep { 0 } else { entry.suppressed };
             keep
         });
-        if let Some(others) = others {
-            others.suppressed += left_out;
-        }
+        others.suppressed += left_out;
     }
 }
 
 impl Entry {
+    fn is_recent(&self, interval: Duration, now: Instant) -> bool {
+        self.logged.is_some_and(|logged| now.saturating_duration_since(logged) < interval)
+    }
+
     fn admit(&mut self, interval: Duration, now: Instant) -> Option<u64> {
-        if now.saturating_duration_since(self.logged) < interval {
+        if self.is_recent(interval, now) {
             self.suppressed += 1;
             return None;
         }
-        self.logged = now;
+        self.logged = Some(now);
         Some(std::mem::take(&mut self.suppressed))
     }
 }
@@ -121,10 +119,11 @@ mod tests {
         let limiter = LogLimiter::new(INTERVAL, 2);
         let written = (0..100).filter(|key| limiter.admit(&format!("key {key}"), Instant::now()).is_some()).count();
         assert_eq!(written, 3, "two keys of their own, and one line for all others");
+        assert_eq!(limiter.admit("key 0", Instant::now()), None);
         assert!(limiter.entries.lock().unwrap().by_key.len() <= 2);
         tokio::time::advance(INTERVAL).await;
         assert_eq!(limiter.admit("new", Instant::now()), Some(0), "quiet keys made room");
         assert_eq!(limiter.admit("newer", Instant::now()), Some(0));
-        assert_eq!(limiter.admit("newest", Instant::now()), Some(97), "the others' count is kept");
+        assert_eq!(limiter.admit("newest", Instant::now()), Some(98), "no count is lost with a forgotten key");
     }
 }

@@ -1,7 +1,7 @@
 //! The process's recorder of metrics, in Prometheus' form.
 //!
-//! A process has one recorder. Relays that share a process share it; where the host program has installed one of its own, ours stays
-//! empty and says so. The HTTP side is `admin`'s.
+//! A process has one recorder. Relays that share a process share it; where the host program has installed one of its
+//! own, ours stays empty and says so. The HTTP side is `admin`'s.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -31,8 +31,8 @@ pub struct Recorder {
 static RECORDER: OnceLock<Recorder> = OnceLock::new();
 
 impl Recorder {
-    /// Installs the recorder, or answers the one that was installed before. Must run before the first metric is recorded: what was
-    /// recorded earlier is lost.
+    /// Installs the recorder, or answers the one that was installed before. Must run before the first metric is
+    /// recorded: what was recorded earlier is lost.
     #[must_use]
     pub fn install() -> Self {
         RECORDER

@@ -1,7 +1,7 @@
 //! The socket of the admin endpoint: one request a connection, few connections, short times.
 //!
-//! Invariants: at most [`CONNECTIONS_MAX`] connections are open, none for longer than [`CONNECTION_TIME_MAX`], so no client can hold the
-//! endpoint or its memory; every task is joined before [`AdminServer::serve`] returns.
+//! Invariants: at most [`CONNECTIONS_MAX`] connections are open, none for longer than [`CONNECTION_TIME_MAX`], so no
+//! client can hold the endpoint or its memory; every task is joined before [`AdminServer::serve`] returns.
 
 use std::convert::Infallible;
 use std::io;
@@ -27,7 +27,7 @@ pub(super) const CONNECTIONS_MAX: usize = 32;
 /// How long a client may take for its request's head.
 const HEADER_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long a connection may live, from its first byte to its last.
-const CONNECTION_TIME_MAX: Duration = Duration::from_secs(10);
+pub(super) const CONNECTION_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long a stop waits for connections in the middle of an answer.
 const STOP_TIME_MAX: Duration = Duration::from_secs(1);
 /// The wait after a failed accept: out of file handles, mostly.

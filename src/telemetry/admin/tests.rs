@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::server::{CONNECTION_TIME_MAX, CONNECTIONS_MAX};
 use super::{AdminError, AdminPages, AdminServer};
 use crate::telemetry::{Health, Recorder, names};
 
@@ -120,8 +121,9 @@ async fn a_client_that_does_not_finish_its_head_is_hung_up_on() {
     let endpoint = start().await;
     let mut stream = TcpStream::connect(endpoint.address).await.unwrap();
     stream.write_all(b"GET /livez HTTP/1.1\r\n").await.unwrap();
-    let mut answer = Vec::new();
+    let (mut answer, since) = (Vec::new(), tokio::time::Instant::now());
     stream.read_to_end(&mut answer).await.unwrap();
+    assert!(since.elapsed() < CONNECTION_TIME_MAX, "the head has a shorter time than the connection");
     assert!(!answer.starts_with(b"HTTP/1.1 200"));
 }
 
@@ -129,7 +131,7 @@ async fn a_client_that_does_not_finish_its_head_is_hung_up_on() {
 async fn connections_are_bounded_and_wait_their_turn() {
     let endpoint = start().await;
     let mut idle = Vec::new();
-    for _ in 0..super::server::CONNECTIONS_MAX {
+    for _ in 0..CONNECTIONS_MAX {
         idle.push(TcpStream::connect(endpoint.address).await.unwrap());
     }
     let waiting = get(&endpoint, "/livez");
