@@ -27,3 +27,5 @@ pub mod lane;
 pub mod handler;
 pub mod relay;
 pub mod telemetry;
+pub mod config;
+pub mod cli;

@@ -1,3 +1,9 @@
-//! The binary `angzarr-relay`.
+//! The binary `angzarr-relay`: the library's command line, without Rust handlers of its own.
 
-fn main() {}
+use std::process::ExitCode;
+
+use angzarr_relay::cli::{InProcessHandlers, start};
+
+fn main() -> ExitCode {
+    start(InProcessHandlers::default())
+}

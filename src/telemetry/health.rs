@@ -1,7 +1,7 @@
 //! Whether the process is alive (its loops are turning) and ready (it reads its stream and nothing stands in its way).
 //!
-//! Loops register a [`Beat`] and touch it at least every few seconds, idle or not. Whoever meets an obstacle that an operator must
-//! mend names it as a problem and takes it back when it is gone. Nothing here does I/O.
+//! Loops register a [`Beat`] and touch it at least every few seconds, idle or not. Whoever meets an obstacle that an
+//! operator must mend names it as a problem and takes it back when it is gone. Nothing here does I/O.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 /// A loop that has not turned for so long counts as stuck.
-const BEAT_AGE_MAX: Duration = Duration::from_secs(60);
+const BEAT_AGE_MAX: Duration = Duration::from_mins(1);
 
 /// An obstacle that lasts is logged again after so long.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);

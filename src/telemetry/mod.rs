@@ -1,10 +1,18 @@
 //! What can be seen from outside: metric names, health, logs, the admin endpoint.
 //!
-//! Every metric name is in [`names`], and the README's table is held to it by a test. Labels come from small fixed sets and the
-//! configured handlers; no root, shard or correlation id is ever a label, and no payload is ever logged.
+//! Every metric name is in [`names`], and the README's table is held to it by a test. Labels come from small fixed sets
+//! and the configured handlers; no root, shard or correlation id is ever a label, and no payload is ever logged.
 
 mod metrics;
+mod recorder;
 mod health;
+mod logs;
+mod rate_limit;
+mod admin;
 
+pub use admin::{AdminError, AdminPages, AdminServer};
 pub use health::{Beat, Health};
+pub use logs::{LOG_VARIABLE, LogError, LogFilter, LogFormat, init_logs};
 pub use metrics::{METRICS, MetricKind, describe_all, names, record_aws_call, record_capacity};
+pub use rate_limit::{LOG_INTERVAL, LOG_KEYS_MAX, LogLimiter};
+pub use recorder::Recorder;

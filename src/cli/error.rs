@@ -1,0 +1,60 @@
+//! How a command fails, and with which exit code.
+
+use crate::config::ConfigError;
+use crate::event::RootError;
+use crate::telemetry::LogError;
+
+/// Wrong usage or configuration (`EX_USAGE` of sysexits.h).
+pub(super) const EXIT_USAGE: u8 = 64;
+/// A failure at run time.
+const EXIT_FAILED: u8 = 1;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The arguments name no possible root.
+    #[error("wrong arguments")]
+    Root(#[from] RootError),
+    /// `ANGZARR_RELAY_LOG` is no filter.
+    #[error("cannot set up logs")]
+    Log(#[from] LogError),
+    /// The runtime could not start.
+    #[error("cannot start the runtime")]
+    Runtime(#[source] std::io::Error),
+    /// The command is declared only.
+    #[error("`{command}` is not built yet")]
+    NotBuilt {
+        /// The command.
+        command: &'static str,
+    },
+    /// It failed while it ran.
+    #[error(transparent)]
+    Failed(#[from] anyhow::Error),
+}
+
+impl CliError {
+    /// 64 for wrong usage or configuration, 1 for everything else.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) | Self::Root(_) | Self::Log(_) => EXIT_USAGE,
+            Self::Runtime(_) | Self::NotBuilt { .. } | Self::Failed(_) => EXIT_FAILED,
+        }
+    }
+
+    /// The failure and its causes on one line (the problems of a configuration have one each).
+    #[must_use]
+    pub fn report(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+}

@@ -1,0 +1,29 @@
+//! The command line: one file a command, and the way from arguments to an exit code.
+//!
+//! `start` reads arguments and configuration, before any thread exists, then runs the command on tokio. A program with
+//! Rust handlers of its own calls [`start`] with them and has the whole command line. Commands print to standard
+//! output; logs go to stderr.
+
+mod arguments;
+mod start;
+mod error;
+mod run;
+#[cfg(feature = "local")]
+mod local;
+mod tables;
+mod append;
+mod read;
+mod positions;
+mod doctor;
+
+pub use append::AppendArgs;
+pub use arguments::{Cli, Command, RootArgs};
+pub use doctor::DoctorArgs;
+pub use error::CliError;
+#[cfg(feature = "local")]
+pub use local::LocalArgs;
+pub use positions::PositionsArgs;
+pub use read::ReadArgs;
+pub use run::RunArgs;
+pub use start::{Context, InProcessHandlers, main, start};
+pub use tables::TablesCommand;

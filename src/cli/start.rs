@@ -1,0 +1,128 @@
+//! From arguments to an exit code.
+
+use std::fmt;
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser as _;
+
+use super::error::EXIT_USAGE;
+use super::{Cli, CliError, Command};
+use crate::config::{Config, Environment};
+use crate::handler::Handler;
+use crate::telemetry::{LogFilter, LogFormat, init_logs};
+
+/// What short commands log, unless `ANGZARR_RELAY_LOG` says otherwise: what they print is the point.
+const COMMAND_LOG_LEVEL: &str = "warn";
+
+/// Rust handlers that a program brings along, by the names of their entries in the configuration.
+#[derive(Clone, Default)]
+pub struct InProcessHandlers(Vec<(String, Arc<dyn Handler>)>);
+
+/// What every command is given.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The settings; checked on their own, not yet against `handlers`.
+    pub config: Config,
+    /// The program's own handlers.
+    pub handlers: InProcessHandlers,
+}
+
+impl InProcessHandlers {
+    /// Adds a handler for the configuration's entry of this name.
+    #[must_use]
+    pub fn with(mut self, name: &str, handler: impl Handler) -> Self {
+        self.0.push((name.to_owned(), Arc::new(handler)));
+        self
+    }
+
+    /// The names, in the order added.
+    #[must_use]
+    pub fn names(&self) -> Vec<&str> {
+        self.0.iter().map(|(name, _)| name.as_str()).collect()
+    }
+
+    /// The handler of this name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<Arc<dyn Handler>> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, handler)| Arc::clone(handler))
+    }
+}
+
+impl fmt::Debug for InProcessHandlers {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_list().entries(self.names()).finish()
+    }
+}
+
+/// The whole program: arguments, configuration, logs, runtime, command. Prints what went wrong to stderr.
+#[must_use]
+pub fn start(handlers: InProcessHandlers) -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come as errors too; that nobody reads them is no failure.
+            error.print().ok();
+            return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(main(cli, handlers)),
+        Err(error) => exit(Err(CliError::Runtime(error))),
+    }
+}
+
+/// Runs one command on a runtime that is there already: configuration, logs, command. Prints what went wrong to stderr.
+pub async fn main(cli: Cli, handlers: InProcessHandlers) -> ExitCode {
+    exit(run(cli, handlers).await)
+}
+
+async fn run(cli: Cli, handlers: InProcessHandlers) -> Result<(), CliError> {
+    let config = load_config(&cli)?;
+    init_command_logs(&cli.command, &config)?;
+    let context = Context { config, handlers };
+    match cli.command {
+        Command::Run(args) => super::run::run(args, context).await,
+        #[cfg(feature = "local")]
+        Command::Local(args) => super::local::run(args, context).await,
+        Command::Tables(command) => super::tables::run(command, context).await,
+        Command::Append(args) => super::append::run(args, context).await,
+        Command::Read(args) => super::read::run(args, context).await,
+        Command::Positions(args) => super::positions::run(args, context).await,
+        Command::Doctor(args) => super::doctor::run(args, context).await,
+    }
+}
+
+fn load_config(cli: &Cli) -> Result<Config, CliError> {
+    let environment = Environment::of_process();
+    #[cfg(feature = "local")]
+    if cli.config.is_none() && matches!(cli.command, Command::Local(_)) {
+        return Ok(Config::parse(super::local::CONFIG, super::local::CONFIG_NAME, &environment)?);
+    }
+    Ok(Config::load(cli.config.as_deref(), &environment)?)
+}
+
+fn init_command_logs(command: &Command, config: &Config) -> Result<(), CliError> {
+    let telemetry = &config.telemetry;
+    let daemon = match command {
+        Command::Run(_) => true,
+        #[cfg(feature = "local")]
+        Command::Local(_) => true,
+        Command::Tables(_) | Command::Append(_) | Command::Read(_) | Command::Positions(_) | Command::Doctor(_) => {
+            false
+        }
+    };
+    if daemon {
+        return Ok(init_logs(telemetry.log_format, &telemetry.log_level)?);
+    }
+    Ok(init_logs(LogFormat::Text, &LogFilter::parse(COMMAND_LOG_LEVEL)?)?)
+}
+
+fn exit(outcome: Result<(), CliError>) -> ExitCode {
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    // Where stderr is closed there is nobody left to tell.
+    writeln!(std::io::stderr(), "angzarr-relay: {}", error.report()).ok();
+    ExitCode::from(error.exit_code())
+}

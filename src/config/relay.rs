@@ -1,0 +1,77 @@
+//! `[relay]`: memory, pace and patience of the relay itself.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::reader::Section;
+
+const MEMORY_LIMIT: RangeInclusive<usize> = 16 << 20..=1 << 40;
+const POLL_INTERVAL_MAX: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_mins(1);
+const SHUTDOWN_GRACE: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_hours(1);
+const GAP_WAIT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_mins(1);
+const HOLE_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_hours(1);
+const CHECKPOINT_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_mins(10);
+const RECONCILE_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_hours(1);
+
+/// Memory, pace and patience of the relay itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelayConfig {
+    /// `memory_limit`, in bytes: what records, events and caches may hold together; default 64 MiB, at least 16 MiB.
+    pub memory_limit: usize,
+    /// The longest wait between two reads of an idle shard; default 1 s, 50 ms to 60 s.
+    pub poll_interval_max: Duration,
+    /// How long a stop may take, less than Kubernetes' `terminationGracePeriodSeconds`; default 20 s.
+    pub shutdown_grace: Duration,
+    /// How long a gap waits for the stream before it is repaired by a query; default 200 ms.
+    pub gap_wait: Duration,
+    /// How long an event may be absent from the table, while a later one is there, before it counts as a hole; default
+    /// 10 s.
+    pub hole_timeout: Duration,
+    /// How often checkpoints are written; default 5 s.
+    pub checkpoint_interval: Duration,
+    /// How often the stream's shards are listed in full; default 60 s.
+    pub reconcile_interval: Duration,
+}
+
+impl Default for RelayConfig {
+    fn default() -> Self {
+        Self {
+            memory_limit: 64 << 20,
+            poll_interval_max: Duration::from_secs(1),
+            shutdown_grace: Duration::from_secs(20),
+            gap_wait: Duration::from_millis(200),
+            hole_timeout: Duration::from_secs(10),
+            checkpoint_interval: Duration::from_secs(5),
+            reconcile_interval: Duration::from_mins(1),
+        }
+    }
+}
+
+impl RelayConfig {
+    pub(super) fn read(mut section: Section<'_>) -> Self {
+        let defaults = Self::default();
+        let config = Self {
+            memory_limit: section.bytes("memory_limit", defaults.memory_limit, &MEMORY_LIMIT),
+            poll_interval_max: section.duration("poll_interval_max", defaults.poll_interval_max, &POLL_INTERVAL_MAX),
+            shutdown_grace: section.duration("shutdown_grace", defaults.shutdown_grace, &SHUTDOWN_GRACE),
+            gap_wait: section.duration("gap_wait", defaults.gap_wait, &GAP_WAIT),
+            hole_timeout: section.duration("hole_timeout", defaults.hole_timeout, &HOLE_TIMEOUT),
+            checkpoint_interval: section.duration(
+                "checkpoint_interval",
+                defaults.checkpoint_interval,
+                &CHECKPOINT_INTERVAL,
+            ),
+            reconcile_interval: section.duration(
+                "reconcile_interval",
+                defaults.reconcile_interval,
+                &RECONCILE_INTERVAL,
+            ),
+        };
+        if config.gap_wait >= config.hole_timeout {
+            let found = humantime::format_duration(config.gap_wait).to_string();
+            section.wrong("gap_wait", found, "less than relay.hole_timeout");
+        }
+        section.finish();
+        config
+    }
+}

@@ -1,0 +1,3 @@
+//! The behaviour of the relay as its users meet it, one module each.
+
+mod cli;
