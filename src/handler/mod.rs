@@ -6,6 +6,16 @@
 
 mod contract;
 mod name;
+mod function;
+mod http;
+mod jsonl;
+mod kinesis;
+#[cfg(test)]
+mod testing;
 
 pub use contract::{Accepted, GroupLimits, Handler, HandlerError, RootBatch};
+pub use function::{FunctionHandler, handler_fn};
+pub use http::{HeaderValueSource, HttpBatch, HttpHandler, HttpSettings, HttpSettingsError};
+pub use jsonl::{JsonlError, JsonlHandler};
+pub use kinesis::{KinesisFormat, KinesisHandler, KinesisSettings};
 pub use name::{HandlerKind, HandlerName, HandlerNameError};

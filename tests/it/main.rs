@@ -1,3 +1,4 @@
-//! The behaviour of the relay as its users meet it, one module each.
+//! The integration tests: the whole crate against real components, in one binary.
 
 mod cli;
+mod handlers;
