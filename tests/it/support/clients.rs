@@ -8,7 +8,7 @@ use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
 use aws_smithy_async::rt::sleep::{SharedAsyncSleep, TokioSleep};
 
 /// One call; emulators on a busy machine are slow.
-const CALL_MAX: Duration = Duration::from_secs(60);
+const CALL_MAX: Duration = Duration::from_mins(1);
 
 /// The settings of every client of `endpoint`: `aws_sdk_dynamodb::Client::new(&sdk_config(endpoint))`, and so on.
 pub(crate) fn sdk_config(endpoint: &str) -> SdkConfig {

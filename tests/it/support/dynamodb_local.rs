@@ -12,7 +12,7 @@ use super::slots::{Slot, slot};
 use super::{needs, packages};
 
 /// The JVM needs two or three seconds on an idle machine.
-const START_MAX: Duration = Duration::from_secs(120);
+const START_MAX: Duration = Duration::from_mins(2);
 /// Another process may take the port that was free.
 const START_ATTEMPTS: u32 = 3;
 const HEAP: &str = "-Xmx512m";

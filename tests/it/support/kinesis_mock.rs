@@ -10,7 +10,7 @@ use super::slots::{Slot, slot};
 use super::{needs, packages};
 
 /// Node needs one second on an idle machine.
-const START_MAX: Duration = Duration::from_secs(120);
+const START_MAX: Duration = Duration::from_mins(2);
 /// Another process may take a port that was free.
 const START_ATTEMPTS: u32 = 3;
 

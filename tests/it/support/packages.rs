@@ -50,7 +50,9 @@ fn install() -> PathBuf {
     if fs::read_to_string(&stamp).is_ok_and(|installed| installed == LOCK) {
         return packages;
     }
-    let _ = fs::remove_dir_all(&packages);
+    if packages.exists() {
+        fs::remove_dir_all(&packages).expect("an older install can be removed");
+    }
     fs::create_dir_all(&packages).expect("target/emulators/packages can be made");
     for (name, version, _) in pinned() {
         fetch(&packages, &format!("{name}@{version}"));

@@ -111,8 +111,7 @@ impl GuardedProcess {
 
     /// Kills the child as `kill -9` does, and waits until it is gone.
     pub(crate) fn kill(&mut self) -> ExitStatus {
-        // An error means that it has ended by itself; waiting tells.
-        let _ = self.child.kill();
+        self.child.kill().expect("one's own child can be killed, even when it has ended");
         self.child.wait().expect("a child can be waited for")
     }
 
@@ -167,7 +166,7 @@ fn log_path(name: &str) -> PathBuf {
 mod tests {
     use super::*;
 
-    const ENOUGH: Duration = Duration::from_secs(60);
+    const ENOUGH: Duration = Duration::from_mins(1);
 
     fn shell(script: &str) -> GuardedProcess {
         let command = ["sh", "-c", script].map(OsString::from);
@@ -185,7 +184,6 @@ mod tests {
     /// What the system does with the pipe when this process dies is what dropping it does here.
     #[tokio::test]
     async fn the_group_dies_with_the_guardians_pipe() {
-        // The grandchild inherits the first stdout: a closed FIFO says that it is gone, too.
         let mut process = shell("sleep 600 & echo grandchild $!; wait");
         printed(&process, "grandchild").await;
         let grandchild = process.output().split_whitespace().nth(1).map(str::to_owned).unwrap_or_default();

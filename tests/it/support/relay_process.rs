@@ -9,9 +9,9 @@ use super::http;
 use super::process::GuardedProcess;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_angzarr-relay");
-const READY_MAX: Duration = Duration::from_secs(60);
+const READY_MAX: Duration = Duration::from_mins(1);
 /// More than the shutdown grace of any configuration the tests use.
-const EXIT_MAX: Duration = Duration::from_secs(60);
+const EXIT_MAX: Duration = Duration::from_mins(1);
 /// Enough for the SDK's standard chain to find credentials an emulator accepts, without asking a metadata service.
 const CREDENTIALS: [(&str, &str); 4] = [
     ("AWS_ACCESS_KEY_ID", "test"),
