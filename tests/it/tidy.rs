@@ -65,7 +65,8 @@ impl Source {
 
     /// The lines before the test module.
     fn lines(&self) -> impl Iterator<Item = &str> {
-        let tests = if self.name() == "tests.rs" { 0 } else { test_module_of(&self.text) };
+        let is_test = self.name() == "tests.rs" || self.name().ends_with("_tests.rs");
+        let tests = if is_test { 0 } else { test_module_of(&self.text) };
         self.text[..tests].lines()
     }
 
