@@ -1,0 +1,22 @@
+//! What the integration tests stand on: the real components as child processes, clients for them, and the relay's own binary.
+//!
+//! Everything started here is gone when its value is dropped, and when the test process dies in any other way. A test that uses an
+//! emulator first waits for one of a few slots, so that a machine with two cores is not asked to run ten JVMs. Support code panics
+//! instead of returning errors: the panic is the test's verdict, and it prints the end of the component's log.
+
+mod needs;
+mod packages;
+mod process;
+mod http;
+mod slots;
+mod dynamodb_local;
+mod kinesis_mock;
+mod relay_process;
+mod clients;
+
+pub(crate) use clients::sdk_config;
+pub(crate) use dynamodb_local::DynamoDbLocal;
+pub(crate) use kinesis_mock::KinesisMock;
+pub(crate) use needs::node;
+pub(crate) use process::free_port;
+pub(crate) use relay_process::RelayProcess;

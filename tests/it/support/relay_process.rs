@@ -1,0 +1,134 @@
+//! The relay's own binary as a child process: started, watched, stopped, killed and frozen as an operator or a node would.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use super::http;
+use super::process::GuardedProcess;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_angzarr-relay");
+const READY_MAX: Duration = Duration::from_mins(1);
+/// More than the shutdown grace of any configuration the tests use.
+const EXIT_MAX: Duration = Duration::from_mins(1);
+/// Enough for the SDK's standard chain to find credentials an emulator accepts, without asking a metadata service.
+const CREDENTIALS: [(&str, &str); 4] = [
+    ("AWS_ACCESS_KEY_ID", "test"),
+    ("AWS_SECRET_ACCESS_KEY", "test"),
+    ("AWS_REGION", "us-east-1"),
+    ("AWS_EC2_METADATA_DISABLED", "true"),
+];
+
+/// A running relay; killed when dropped.
+#[derive(Debug)]
+pub(crate) struct RelayProcess {
+    process: GuardedProcess,
+    metrics_port: u16,
+}
+
+impl RelayProcess {
+    /// Runs `angzarr-relay run --config {config}`; `metrics_port` is the port of the configuration's `telemetry.listen`.
+    pub(crate) fn spawn(config: &Path, metrics_port: u16, environment: &[(&str, &str)]) -> Self {
+        let command = [BINARY.into(), "run".into(), "--config".into(), config.as_os_str().to_owned()];
+        Self::spawn_program(&command, metrics_port, environment)
+    }
+
+    /// Runs another program in the relay's place.
+    fn spawn_program(command: &[OsString], metrics_port: u16, environment: &[(&str, &str)]) -> Self {
+        let environment: Vec<_> = CREDENTIALS.iter().chain(environment).map(|(k, v)| (*k, OsStr::new(*v))).collect();
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let process = GuardedProcess::spawn("angzarr-relay", command, folder, &environment);
+        Self { process, metrics_port }
+    }
+
+    /// Waits until `/readyz` answers 200.
+    pub(crate) async fn wait_ready(&mut self) {
+        let ready = self.process.answers(self.metrics_port, "/readyz", READY_MAX, |status| status == 200).await;
+        ready.unwrap_or_else(|why| panic!("the relay did not become ready: {why:?}"));
+    }
+
+    /// What `/metrics` says.
+    pub(crate) async fn metrics(&self) -> String {
+        match http::get(self.metrics_port, "/metrics").await {
+            Ok((200, metrics)) => metrics,
+            other => panic!("the relay does not tell its metrics: {other:?}"),
+        }
+    }
+
+    /// Asks it to stop (SIGTERM) and waits for its end.
+    pub(crate) async fn terminate(&mut self) -> ExitStatus {
+        self.process.signal("TERM");
+        self.exit().await
+    }
+
+    /// Waits for an end it comes to by itself.
+    pub(crate) async fn exit(&mut self) -> ExitStatus {
+        self.process.exit(EXIT_MAX).await
+    }
+
+    /// Kills it without warning (SIGKILL).
+    pub(crate) fn kill(&mut self) -> ExitStatus {
+        self.process.kill()
+    }
+
+    /// Freezes it (SIGSTOP), as a long pause of its node would.
+    pub(crate) fn freeze(&self) {
+        self.process.signal("STOP");
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub(crate) fn thaw(&self) {
+        self.process.signal("CONT");
+    }
+
+    /// Everything it has printed.
+    pub(crate) fn output(&self) -> String {
+        self.process.output()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::super::{free_port, node};
+    use super::*;
+
+    /// Ready at the third question, says its environment as a metric, leaves politely when asked.
+    const STAND_IN: &str = r#"
+        let asked = 0;
+        process.on("SIGTERM", () => { console.log("stopping"); process.exit(3); });
+        require("http").createServer((request, response) => {
+            if (request.url === "/readyz") response.statusCode = ++asked < 3 ? 503 : 200;
+            response.end(request.url === "/metrics" ? process.env.SAID + " " + asked : "");
+        }).listen(Number(process.argv[1]), "127.0.0.1");
+    "#;
+
+    fn stand_in() -> RelayProcess {
+        let port = free_port();
+        let command = [node(), "-e", STAND_IN, &port.to_string()].map(OsString::from);
+        RelayProcess::spawn_program(&command, port, &[("SAID", "hello")])
+    }
+
+    #[tokio::test]
+    async fn a_relay_is_ready_when_it_says_so_and_ends_when_asked() {
+        let mut relay = stand_in();
+        relay.wait_ready().await;
+        assert_eq!(relay.metrics().await, "hello 3");
+        relay.freeze();
+        relay.thaw();
+        assert_eq!(relay.metrics().await, "hello 3");
+        assert_eq!(relay.terminate().await.code(), Some(3));
+        assert_eq!(relay.output(), "stopping\n");
+    }
+
+    #[tokio::test]
+    async fn a_killed_relay_says_nothing() {
+        let mut relay = stand_in();
+        relay.wait_ready().await;
+        relay.freeze();
+        assert_eq!(relay.kill().signal(), Some(9));
+        assert_eq!(relay.output(), "");
+    }
+}
