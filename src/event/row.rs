@@ -4,6 +4,7 @@
 //! read, and stops its root. The two are told apart here and nowhere else. Nothing of a payload ever enters an error.
 
 use std::collections::HashMap;
+use std::hash::BuildHasher;
 
 use bytes::Bytes;
 
@@ -73,12 +74,12 @@ const SHOWN_CHARS_MAX: usize = 120;
 ///
 /// # Errors
 /// [`RowError::Key`] when `pk` and `sk` are no event key, [`RowError::Body`] when the rest is no event.
-pub fn decode_row<A: Attribute>(mut item: HashMap<String, A>) -> Result<Event, RowError> {
+pub fn decode_row<A: Attribute, S: BuildHasher>(mut item: HashMap<String, A, S>) -> Result<Event, RowError> {
     let (root, sequence) = decode_key(&mut item)?;
     decode_body(item, root, sequence).map_err(RowError::Body)
 }
 
-fn decode_key<A: Attribute>(item: &mut HashMap<String, A>) -> Result<(Root, Sequence), RowError> {
+fn decode_key<A: Attribute, S: BuildHasher>(item: &mut HashMap<String, A, S>) -> Result<(Root, Sequence), RowError> {
     let pk = item.remove(columns::PK).and_then(A::into_text);
     let sk = item.remove(columns::SK).and_then(A::into_number);
     let shown = |reason: String| RowError::Key {
@@ -99,7 +100,7 @@ fn decode_key<A: Attribute>(item: &mut HashMap<String, A>) -> Result<(Root, Sequ
     Ok((root, Sequence(sequence)))
 }
 
-fn decode_body<A: Attribute>(mut item: HashMap<String, A>, root: Root, sequence: Sequence) -> Row {
+fn decode_body<A: Attribute, S: BuildHasher>(mut item: HashMap<String, A, S>, root: Root, sequence: Sequence) -> Row {
     let found = decode_attributes(&mut item);
     match found {
         Ok((event_type, payload, correlation_id, created_at)) => {
@@ -111,7 +112,7 @@ fn decode_body<A: Attribute>(mut item: HashMap<String, A>, root: Root, sequence:
 
 type Body = (Box<str>, Bytes, Option<Box<str>>, Timestamp);
 
-fn decode_attributes<A: Attribute>(item: &mut HashMap<String, A>) -> Result<Body, String> {
+fn decode_attributes<A: Attribute, S: BuildHasher>(item: &mut HashMap<String, A, S>) -> Result<Body, String> {
     let event_type =
         item.remove(columns::EVENT_TYPE).and_then(A::into_text).ok_or("`event_type` is missing or no text (S)")?;
     if event_type.is_empty() {

@@ -32,13 +32,10 @@ impl Courses {
             return (slot, false);
         }
         let course = Course::new(root.clone());
-        let slot = match self.free.pop() {
-            Some(slot) => slot,
-            None => {
-                self.slots.push(None);
-                self.slots.len() - 1
-            }
-        };
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
         self.slots[slot] = Some(course);
         self.by_root.insert(root.clone(), slot);
         (slot, true)

@@ -131,7 +131,7 @@ impl Lanes {
             return;
         }
         let Some(active) = course.active.as_deref_mut() else { return };
-        let lanes = &mut self.lanes;
+        let lanes = &mut self.by_id;
         let mut moved: Vec<LaneId> = Vec::new();
         active.pins.retain_mut(|pin| {
             let Some(lane) = lanes.get_mut(&pin.lane) else { return false };
@@ -155,7 +155,7 @@ impl Lanes {
     pub(crate) fn abandon_pins(&mut self, slot: Slot, now: Instant) {
         let Some(active) = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut()) else { return };
         for pin in std::mem::take(&mut active.pins) {
-            if let Some(lane) = self.lanes.get_mut(&pin.lane) {
+            if let Some(lane) = self.by_id.get_mut(&pin.lane) {
                 if !pin.delivered {
                     lane.watermark.delivered(pin.page);
                 }
@@ -167,9 +167,9 @@ impl Lanes {
 
     /// Plans a checkpoint for a lane that has moved: at once at the end of its shard and when draining, else paced.
     pub(crate) fn queue_checkpoint(&mut self, id: LaneId, now: Instant) {
-        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        let Some(lane) = self.by_id.get_mut(&id) else { return };
         let finished = lane.ended && lane.watermark.is_settled();
-        let moved = *lane.watermark.settled() > lane.saved || (finished && !lane.finished);
+        let moved = *lane.watermark.settled() > lane.saved || finished;
         if !moved || lane.saving {
             return;
         }
@@ -194,7 +194,7 @@ impl Lanes {
                 return None;
             }
             self.checkpoints.pop_front();
-            let Some(lane) = self.lanes.get_mut(&id) else { continue };
+            let Some(lane) = self.by_id.get_mut(&id) else { continue };
             lane.queued = false;
             let checkpoint = match lane.watermark.settled() {
                 _ if lane.ended && lane.watermark.is_settled() => Checkpoint::Finished,
@@ -211,7 +211,7 @@ impl Lanes {
 
     /// Takes what became of a checkpoint of [`Effect::Checkpoint`]; true when the lane is finished and gone.
     pub fn checkpointed(&mut self, id: LaneId, checkpoint: Checkpoint, saved: bool, now: Instant) -> bool {
-        let Some(lane) = self.lanes.get_mut(&id) else { return false };
+        let Some(lane) = self.by_id.get_mut(&id) else { return false };
         lane.saving = false;
         match checkpoint {
             _ if !saved => {
@@ -221,8 +221,7 @@ impl Lanes {
             }
             Checkpoint::At(sequence) => lane.saved = StreamPoint::After(sequence),
             Checkpoint::Finished => {
-                lane.finished = true;
-                self.lanes.remove(&id);
+                self.by_id.remove(&id);
                 self.ending -= 1;
                 return true;
             }

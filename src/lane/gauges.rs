@@ -112,13 +112,13 @@ impl Lanes {
     /// The time of the oldest record taken by a lane and not delivered.
     #[must_use]
     pub fn undelivered_since(&self) -> Option<Timestamp> {
-        self.lanes.values().filter_map(|lane| lane.watermark.undelivered_since()).min()
+        self.by_id.values().filter_map(|lane| lane.watermark.undelivered_since()).min()
     }
 
     /// Whether some lane's checkpoint is behind what it has taken.
     #[must_use]
     pub fn is_ahead_of_checkpoints(&self) -> bool {
-        self.lanes.values().any(|lane| lane.saving || lane.queued || !lane.watermark.is_settled())
+        self.by_id.values().any(|lane| lane.saving || lane.queued || !lane.watermark.is_settled())
     }
 
     /// Bytes of events that wait in the lanes.

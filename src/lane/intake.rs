@@ -18,7 +18,7 @@ const ROOT_SHARE: usize = 4;
 impl Lanes {
     /// Takes a page of a lane.
     pub fn accept_page(&mut self, lane: LaneId, page: &Page, now: Instant) {
-        let Some(state) = self.lanes.get_mut(&lane) else { return };
+        let Some(state) = self.by_id.get_mut(&lane) else { return };
         if page.end && !std::mem::replace(&mut state.ended, true) {
             self.ending += 1;
         }
@@ -29,7 +29,7 @@ impl Lanes {
                 self.accept_run(lane, number, run, now);
             }
         }
-        if let Some(state) = self.lanes.get_mut(&lane) {
+        if let Some(state) = self.by_id.get_mut(&lane) {
             state.watermark.delivered(number);
             state.watermark.unpin(number);
         }
@@ -60,11 +60,8 @@ impl Lanes {
         for row in &run.rows {
             self.readable |= row.is_ok();
             self.unreadable_rows = self.unreadable_rows.saturating_add(u32::from(row.is_err()));
-            if known && row_sequence(row) < next {
-                repeated += 1;
-            } else if !enqueue(active, row, share) {
-                repeated += 1;
-            }
+            let covered = known && row_sequence(row) < next;
+            repeated += u64::from(covered || !enqueue(active, row, share));
         }
         self.queued_bytes += active.queued_bytes - before;
         let pin = Pin { lane, page, last: run.last(), delivered: false };
@@ -73,7 +70,7 @@ impl Lanes {
         if woken {
             self.courses.count_active();
         }
-        if pinned && let Some(state) = self.lanes.get_mut(&lane) {
+        if pinned && let Some(state) = self.by_id.get_mut(&lane) {
             state.watermark.pin(page);
         }
         self.counters.duplicates(repeated);

@@ -62,7 +62,6 @@ pub(crate) struct Lane {
     pub(crate) watermark: Watermark,
     pub(crate) saved: StreamPoint,
     pub(crate) ended: bool,
-    pub(crate) finished: bool,
     pub(crate) saving: bool,
     pub(crate) queued: bool,
 }
@@ -74,7 +73,7 @@ pub struct Lanes {
     pub(crate) settings: LaneSettings,
     pub(crate) subscription: Subscription,
     pub(crate) random: Random,
-    pub(crate) lanes: BTreeMap<LaneId, Lane>,
+    pub(crate) by_id: BTreeMap<LaneId, Lane>,
     /// Lanes at the end of their shard with something not covered.
     pub(crate) ending: usize,
     pub(crate) courses: Courses,
@@ -110,7 +109,7 @@ impl Lanes {
             settings,
             subscription,
             random,
-            lanes: BTreeMap::new(),
+            by_id: BTreeMap::new(),
             ending: 0,
             courses: Courses::default(),
             to_load: VecDeque::new(),
@@ -136,8 +135,8 @@ impl Lanes {
     /// Opens a lane that has everything up to `after`.
     pub fn open(&mut self, lane: LaneId, after: StreamPoint) {
         let watermark = Watermark::new(after.clone());
-        let state = Lane { watermark, saved: after, ended: false, finished: false, saving: false, queued: false };
-        self.lanes.insert(lane, state);
+        let state = Lane { watermark, saved: after, ended: false, saving: false, queued: false };
+        self.by_id.insert(lane, state);
     }
 
     /// Stops taking and delivering; what is in flight is still answered, and what was accepted written.
@@ -148,8 +147,8 @@ impl Lanes {
         }
         self.flush_at = (!self.dirty.is_empty()).then_some(now);
         self.checkpoints.clear();
-        self.lanes.values_mut().for_each(|lane| lane.queued = false);
-        for lane in self.lanes.keys().copied().collect::<Vec<_>>() {
+        self.by_id.values_mut().for_each(|lane| lane.queued = false);
+        for lane in self.by_id.keys().copied().collect::<Vec<_>>() {
             self.queue_checkpoint(lane, now);
         }
     }
@@ -162,7 +161,7 @@ impl Lanes {
             && !self.flush_in_flight
             && self.dirty.is_empty()
             && self.checkpoints.is_empty()
-            && self.lanes.values().all(|lane| !lane.saving)
+            && self.by_id.values().all(|lane| !lane.saving)
     }
 
     /// Whether another page may be taken.

@@ -35,7 +35,7 @@ pub(crate) fn decide(
 }
 
 /// A receiver's own wish is followed up to so long.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
+const RETRY_AFTER_MAX: Duration = Duration::from_mins(5);
 
 #[cfg(test)]
 mod tests {

@@ -101,12 +101,10 @@ mod tests {
             let next = durable.map_or(0, |durable| durable + 1);
             assert_eq!(sequencer.is_placed(), durable.is_some());
             for sequence in 0..10 {
-                let expected = if sequence < next {
-                    Verdict::Duplicate
-                } else if sequence == next {
-                    Verdict::Deliver
-                } else {
-                    Verdict::Gap { from: Sequence(next), to: Sequence(sequence - 1) }
+                let expected = match sequence {
+                    _ if sequence < next => Verdict::Duplicate,
+                    _ if sequence == next => Verdict::Deliver,
+                    _ => Verdict::Gap { from: Sequence(next), to: Sequence(sequence - 1) },
                 };
                 assert_eq!(sequencer.judge(Sequence(sequence)), expected, "{durable:?} {sequence}");
             }

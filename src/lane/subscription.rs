@@ -85,7 +85,7 @@ mod tests {
             root: Root::new(domain, edition, "1").unwrap(),
             sequence: Sequence(0),
             event_type: event_type.into(),
-            payload: Default::default(),
+            payload: bytes::Bytes::new(),
             correlation_id: None,
             created_at: Timestamp::from_unix_millis(0),
         }

@@ -65,7 +65,7 @@ impl Default for RelaySettings {
         Self {
             memory_limit_bytes: 64 << 20,
             poll_interval_max: Duration::from_secs(1),
-            reconcile_interval: Duration::from_secs(60),
+            reconcile_interval: Duration::from_mins(1),
             shutdown_grace: Duration::from_secs(20),
         }
     }

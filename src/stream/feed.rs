@@ -34,8 +34,8 @@ impl Feed {
     /// The feed of a shard that nobody reads yet.
     #[must_use]
     pub fn new(shard: ShardId) -> Self {
-        let shared = Shared { window: Window::new(), notices: BTreeMap::new() };
-        Self(Arc::new(State { shard, window: Mutex::new(shared), wake_reader: Notify::new() }))
+        let window = Mutex::new(Shared { window: Window::new(), notices: BTreeMap::new() });
+        Self(Arc::new(State { shard, window, wake_reader: Notify::new() }))
     }
 
     /// The shard.

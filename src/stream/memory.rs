@@ -20,7 +20,7 @@ pub struct MemoryStream(Arc<Mutex<Shards>>);
 
 #[derive(Debug, Default)]
 struct Shards {
-    shards: BTreeMap<ShardId, Contents>,
+    by_id: BTreeMap<ShardId, Contents>,
     next_sequence: u64,
     next_shard: u64,
 }
@@ -46,7 +46,7 @@ impl MemoryStream {
     /// Closes a shard and makes so many children of it: one is a roll, two a split.
     pub fn close_shard(&self, shard: &ShardId, children: usize) -> Vec<ShardId> {
         self.with(|shards| {
-            if let Some(contents) = shards.shards.get_mut(shard) {
+            if let Some(contents) = shards.by_id.get_mut(shard) {
                 contents.closed = true;
             }
             (0..children).map(|_| shards.create(Some(shard))).collect()
@@ -58,7 +58,7 @@ impl MemoryStream {
         self.with(|shards| {
             shards.next_sequence += 1;
             let sequence = StreamSequence::new(&shards.next_sequence.to_string());
-            if let Some(contents) = shards.shards.get_mut(shard) {
+            if let Some(contents) = shards.by_id.get_mut(shard) {
                 contents.records.push(Record { sequence, happened_at, change });
             }
         });
@@ -67,7 +67,7 @@ impl MemoryStream {
     /// Trims the first records of a shard, up to `keep` from its end.
     pub fn trim(&self, shard: &ShardId, keep: usize) {
         self.with(|shards| {
-            if let Some(contents) = shards.shards.get_mut(shard) {
+            if let Some(contents) = shards.by_id.get_mut(shard) {
                 contents.trimmed = contents.records.len().saturating_sub(keep);
             }
         });
@@ -75,7 +75,7 @@ impl MemoryStream {
 
     /// Removes a shard whole, as the service does some time after its records were trimmed.
     pub fn remove_shard(&self, shard: &ShardId) {
-        self.with(|shards| shards.shards.remove(shard));
+        self.with(|shards| shards.by_id.remove(shard));
     }
 }
 
@@ -83,7 +83,7 @@ impl Shards {
     fn create(&mut self, parent: Option<&ShardId>) -> ShardId {
         self.next_shard += 1;
         let id = ShardId::new(&format!("shardId-{:020}-{:08x}", self.next_shard, self.next_shard));
-        self.shards.insert(id.clone(), Contents { parent: parent.cloned(), ..Contents::default() });
+        self.by_id.insert(id.clone(), Contents { parent: parent.cloned(), ..Contents::default() });
         id
     }
 }
@@ -96,7 +96,7 @@ fn listed(id: &ShardId, contents: &Contents) -> Shard {
 impl StreamSource for MemoryStream {
     async fn shards(&self, after: Option<&ShardId>) -> Result<ShardPage, StreamError> {
         Ok(self.with(|shards| ShardPage {
-            shards: (shards.shards.iter())
+            shards: (shards.by_id.iter())
                 .filter(|(id, _)| after.is_none_or(|after| *id > after))
                 .map(|(id, contents)| listed(id, contents))
                 .collect(),
@@ -106,7 +106,7 @@ impl StreamSource for MemoryStream {
 
     async fn children(&self, parent: &ShardId) -> Result<Vec<Shard>, StreamError> {
         Ok(self.with(|shards| {
-            (shards.shards.iter())
+            (shards.by_id.iter())
                 .filter(|(_, contents)| contents.parent.as_ref() == Some(parent))
                 .map(|(id, contents)| listed(id, contents))
                 .collect()
@@ -115,7 +115,7 @@ impl StreamSource for MemoryStream {
 
     async fn open(&self, shard: &ShardId, from: &StreamPoint) -> Result<ShardIterator, StreamError> {
         self.with(|shards| {
-            let contents = shards.shards.get(shard).ok_or(StreamError::Gone)?;
+            let contents = shards.by_id.get(shard).ok_or(StreamError::Gone)?;
             let at = match from {
                 StreamPoint::Horizon => contents.trimmed,
                 StreamPoint::After(sequence) => {
@@ -135,7 +135,7 @@ impl StreamSource for MemoryStream {
             iterator.0.split_once('|').and_then(|(shard, at)| Some((ShardId::new(shard), at.parse::<usize>().ok()?)));
         let Some((shard, at)) = place else { return Err(StreamError::ExpiredIterator) };
         self.with(|shards| {
-            let contents = shards.shards.get(&shard).ok_or(StreamError::Gone)?;
+            let contents = shards.by_id.get(&shard).ok_or(StreamError::Gone)?;
             if at < contents.trimmed {
                 return Err(StreamError::Trimmed);
             }

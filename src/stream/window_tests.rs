@@ -160,21 +160,18 @@ proptest! {
         }
         let drain = std::iter::repeat_n([(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)], 200).flatten();
         for (act, pick) in steps.into_iter().chain(drain) {
-            match act {
-                0 => {
-                    if let Some(page) = window.take(LaneId(pick)) {
-                        let (records, ended) = got.get_mut(&pick).unwrap();
-                        prop_assert!(!*ended, "nothing follows the end");
-                        records.extend(sequences(&page));
-                        *ended = page.end;
-                    }
+            if act == 0 {
+                if let Some(page) = window.take(LaneId(pick)) {
+                    let (records, ended) = got.get_mut(&pick).unwrap();
+                    prop_assert!(!*ended, "nothing follows the end");
+                    records.extend(sequences(&page));
+                    *ended = page.end;
                 }
-                _ => {
-                    let wanted = window.wanted();
-                    if let Some(read) = wanted.get(pick as usize % wanted.len().max(1)) {
-                        shard.serve(&mut window, read);
-                        window.trim(kept);
-                    }
+            } else {
+                let wanted = window.wanted();
+                if let Some(read) = wanted.get(pick as usize % wanted.len().max(1)) {
+                    shard.serve(&mut window, read);
+                    window.trim(kept);
                 }
             }
         }

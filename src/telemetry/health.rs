@@ -15,7 +15,7 @@ use tracing::{info, warn};
 const BEAT_AGE_MAX: Duration = Duration::from_mins(1);
 
 /// An obstacle that lasts is logged again after so long.
-const LOG_INTERVAL: Duration = Duration::from_secs(60);
+const LOG_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Shared health of one relay. Cheap to clone.
 #[derive(Debug, Clone)]

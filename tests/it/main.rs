@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that panics says where")]
 
 mod support;
+mod binary;
 mod cli;
 mod emulators;
 mod handlers;

@@ -18,12 +18,15 @@ struct Followed {
     clean: bool,
 }
 
+/// A record's number on its shard, and the event it stands for.
+type Streamed = (u64, Option<(Root, Sequence)>);
+
 /// What happened so far, and what of it broke the contract.
 pub(crate) struct Checker {
     subscriptions: BTreeMap<HandlerName, Subscription>,
     events: BTreeMap<Root, BTreeMap<Sequence, Event>>,
     handlers: BTreeMap<HandlerName, Followed>,
-    shard_records: BTreeMap<String, Vec<(u64, Option<(Root, Sequence)>)>>,
+    shard_records: BTreeMap<String, Vec<Streamed>>,
     life: u64,
     pub(crate) violations: Vec<String>,
     pub(crate) delivered_again: usize,

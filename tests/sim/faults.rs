@@ -127,7 +127,7 @@ impl PositionStore for Faulty {
             }
             let result = self.world.positions.advance(handler, std::slice::from_ref(advance)).await.remove(0);
             if matches!(result, Ok(Advanced::Written)) {
-                self.world.note(format!("position {handler} {} {}", advance.root, advance.to));
+                self.world.note(&format!("position {handler} {} {}", advance.root, advance.to));
                 self.world.check(|checker| checker.position(handler, &advance.root, advance.to));
             }
             if self.strikes() {
@@ -161,7 +161,7 @@ impl CheckpointStore for Faulty {
             Checkpoint::At(sequence) => Some(sequence.to_string().parse().unwrap()),
             Checkpoint::Finished => None,
         };
-        self.world.note(format!("checkpoint {handler} {shard} {checkpoint:?}"));
+        self.world.note(&format!("checkpoint {handler} {shard} {checkpoint:?}"));
         self.world.check(|checker| checker.checkpoint(handler, shard.as_str(), through));
         self.world.table.save(handler, shard, checkpoint).await?;
         if self.strikes() {

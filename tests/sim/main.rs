@@ -3,6 +3,7 @@
 //!
 //! A seed replays byte for byte. `ANGZARR_SIM_SEEDS=from..to` runs other seeds than the usual ones; a failure names its seed and prints
 //! the last of its trace.
+#![expect(clippy::unwrap_used, reason = "a test that panics says where")]
 
 mod checker;
 mod faults;

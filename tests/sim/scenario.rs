@@ -45,7 +45,7 @@ pub(crate) struct Outcome {
 }
 
 /// For so long faults strike; after it everything must come to rest.
-const TROUBLE: Duration = Duration::from_secs(60);
+const TROUBLE: Duration = Duration::from_mins(1);
 
 /// The time everything has to come to rest: longer than the longest waits of the relay one after the other.
 const REST: Duration = Duration::from_secs(400);
@@ -90,7 +90,7 @@ async fn play(plan: &Plan, world: &World) {
     for life in 0..plan.lives {
         let last = life + 1 == plan.lives;
         world.check(Checker::life_begins);
-        world.note(format!("life {life} begins"));
+        world.note(&format!("life {life} begins"));
         let cancel = CancellationToken::new();
         let relay = relay(plan, world, began);
         let mut running = tokio::spawn(relay.run(cancel.clone()));
@@ -106,21 +106,21 @@ async fn play(plan: &Plan, world: &World) {
             tokio::select! {
                 biased;
                 stopped = &mut running => stopped.unwrap().unwrap(),
-                () = sleep(Duration::from_secs(120)) => panic!("a stop took longer than its grace period"),
+                () = sleep(Duration::from_mins(2)) => panic!("a stop took longer than its grace period"),
             }
             // With faults the last writes may have failed within the grace period.
             if plan.fault_percent == 0 {
                 world.check(Checker::stopped_cleanly);
             }
             world.happened("clean stop");
-            world.note("stopped".into());
+            world.note("stopped");
         } else {
             sleep(length / 2 + world.chance.up_to(length / 2)).await;
             running.abort();
             assert!(running.await.is_err());
             world.check(Checker::crashed);
             world.happened("crash");
-            world.note("crashed".into());
+            world.note("crashed");
         }
     }
 }
@@ -199,7 +199,7 @@ fn relay(plan: &Plan, world: &World, began: Instant) -> Relay {
         })
         .collect();
     let settings = RelaySettings {
-        memory_limit_bytes: if plan.seed % 2 == 0 { 24_000 } else { 64 << 20 },
+        memory_limit_bytes: if plan.seed.is_multiple_of(2) { 24_000 } else { 64 << 20 },
         ..RelaySettings::default()
     };
     Relay::new(ports, settings, handlers).unwrap()

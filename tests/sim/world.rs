@@ -60,7 +60,7 @@ impl World {
         }
     }
 
-    pub(crate) fn note(&self, line: String) {
+    pub(crate) fn note(&self, line: &str) {
         let at = self.began.elapsed().as_millis();
         self.trace.lock().unwrap().lines.push(format!("{at:>8} {line}"));
     }
@@ -100,15 +100,15 @@ impl World {
         for event in made {
             if faults && self.chance.percent(4) {
                 self.happened("record dropped");
-                self.note(format!("dropped {} {}", event.root, event.sequence));
+                self.note(&format!("dropped {} {}", event.root, event.sequence));
                 continue;
             }
             let shard = self.shard_of(root, &mut writing, faults);
             writing.pushed += 1;
             self.check(|checker| {
-                checker.streamed(shard.as_str(), writing.pushed, Some((root.clone(), event.sequence)))
+                checker.streamed(shard.as_str(), writing.pushed, Some((root.clone(), event.sequence)));
             });
-            self.note(format!("wrote {} {} to {shard}", event.root, event.sequence));
+            self.note(&format!("wrote {} {} to {shard}", event.root, event.sequence));
             self.stream.push(&shard, self.clock.now(), Change::Inserted(event));
         }
     }
@@ -143,7 +143,7 @@ impl World {
         let shard = writing.open.remove(place);
         let children = if writing.open.len() < 4 && self.chance.percent(50) { 2 } else { 1 };
         self.happened(if children == 2 { "shard split" } else { "shard rolled" });
-        self.note(format!("closed {shard}, {children} children"));
+        self.note(&format!("closed {shard}, {children} children"));
         writing.open.extend(self.stream.close_shard(&shard, children));
         writing.closed.push(shard);
     }
@@ -157,11 +157,11 @@ impl World {
         let shard = writing.closed.remove(0);
         self.happened("stream trimmed");
         if self.chance.percent(50) {
-            self.note(format!("removed {shard}"));
+            self.note(&format!("removed {shard}"));
             self.stream.remove_shard(&shard);
             self.check(|checker| checker.trimmed(shard.as_str(), 0));
         } else {
-            self.note(format!("trimmed {shard}"));
+            self.note(&format!("trimmed {shard}"));
             self.stream.trim(&shard, 1);
             self.check(|checker| checker.trimmed(shard.as_str(), 1));
         }
