@@ -14,10 +14,12 @@
 //! - [`relay`]: the only place that wires, spawns and stops
 //! - [`telemetry`], [`config`], [`cli`]: metrics and logs, settings, the commands
 //! - [`time`]: the one clock, the one source of randomness, retry intervals
+//! - [`aws`]: the AWS SDK's clients and what its errors mean
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
 pub mod time;
+pub mod aws;
 pub mod event;
 pub mod storage;
 pub mod relay_table;
