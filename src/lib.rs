@@ -15,6 +15,7 @@
 //! - [`telemetry`], [`config`], [`cli`]: metrics and logs, settings, the commands
 //! - [`time`]: the one clock, the one source of randomness, retry intervals
 //! - [`aws`]: the AWS SDK's clients and what its errors mean
+//! - `local`: an embedded DynamoDB and Kinesis (cargo feature `local`)
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
@@ -27,3 +28,5 @@ pub mod stream;
 
 pub mod handler;
 pub mod telemetry;
+#[cfg(feature = "local")]
+pub mod local;
