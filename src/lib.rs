@@ -14,10 +14,13 @@
 //! - [`relay`]: the only place that wires, spawns and stops
 //! - [`telemetry`], [`config`], [`cli`]: metrics and logs, settings, the commands
 //! - [`time`]: the one clock, the one source of randomness, retry intervals
+//! - [`aws`]: the AWS SDK's clients and what its errors mean
+//! - `local`: an embedded DynamoDB and Kinesis (cargo feature `local`)
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
 pub mod time;
+pub mod aws;
 pub mod event;
 pub mod storage;
 pub mod relay_table;
@@ -29,3 +32,5 @@ pub mod relay;
 pub mod telemetry;
 pub mod config;
 pub mod cli;
+#[cfg(feature = "local")]
+pub mod local;

@@ -6,6 +6,7 @@
 mod sequence;
 mod shard;
 mod source;
+mod aws;
 mod memory;
 mod lineage;
 mod pace;
@@ -15,6 +16,7 @@ mod window;
 mod feed;
 mod reader;
 
+pub use aws::DynamoStream;
 pub use budget::Budget;
 pub use feed::{Feed, LaneFeed};
 pub use lineage::Lineage;

@@ -1,0 +1,272 @@
+//! The stream of the events table by the AWS SDK: [`StreamSource`] on DynamoDB Streams.
+//!
+//! Decoding is the hot path of the whole program: texts and payloads are moved out of the SDK's values, never copied. Nothing is
+//! retried or paced here; that is the shard reader's. Services and emulators differ, so the errors and the children of a shard are
+//! judged by what is in them, not by what was asked.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use aws_sdk_dynamodb::types::StreamViewType;
+use aws_sdk_dynamodbstreams::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodbstreams::types::{self as sdk, AttributeValue, OperationType, ShardFilterType, ShardIteratorType};
+use bytes::Bytes;
+
+use super::{
+    Change, Record, RecordPage, Shard, ShardId, ShardIterator, ShardPage, StreamError, StreamPoint, StreamSequence,
+    StreamSource,
+};
+use crate::aws::{AwsClients, AwsFailure, classify, observe};
+use crate::event::{Attribute, RowError, Timestamp, decode_row};
+use crate::time::Clock;
+
+/// Shards a page of DescribeStream holds at most: the service's limit.
+const SHARDS_PAGE_MAX: i32 = 100;
+/// Records one GetRecords asks for: the service's limit.
+const READ_RECORDS_MAX: i32 = 1000;
+
+/// One stream of one events table. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct DynamoStream {
+    client: aws_sdk_dynamodbstreams::Client,
+    arn: String,
+    clock: Clock,
+}
+
+impl DynamoStream {
+    /// Finds the table's latest stream and checks that it carries new images.
+    ///
+    /// # Errors
+    /// [`StreamError::NoStream`] with the command that mends it when the table, its stream or the new images are missing; otherwise
+    /// as the call failed.
+    pub async fn connect(clients: &AwsClients, events_table: &str) -> Result<Self, StreamError> {
+        let answer = observe("DescribeTable", clients.dynamodb.describe_table().table_name(events_table).send()).await;
+        let description = match answer {
+            Ok(answer) => answer.table,
+            Err(error) if classify(&*error) == AwsFailure::NotFound => None,
+            Err(error) => return Err(failed("DescribeTable", "dynamodb:DescribeTable", error)),
+        };
+        let Some(description) = description else {
+            let reason =
+                format!("the table `{events_table}` does not exist; create it with `angzarr-relay tables create`");
+            return Err(StreamError::NoStream { reason });
+        };
+        let stream = description.stream_specification.filter(|stream| stream.stream_enabled);
+        let (Some(stream), Some(arn)) = (stream, description.latest_stream_arn) else {
+            let command = clients.enable_stream_command(events_table);
+            let reason = format!("the table `{events_table}` has no stream; enable it with `{command}`");
+            return Err(StreamError::NoStream { reason });
+        };
+        match stream.stream_view_type {
+            Some(StreamViewType::NewImage | StreamViewType::NewAndOldImages) => {
+                Ok(Self { client: clients.streams.clone(), arn, clock: Clock::system() })
+            }
+            other => {
+                let found = other.as_ref().map_or("none", StreamViewType::as_str);
+                let (disable, enable) =
+                    (clients.disable_stream_command(events_table), clients.enable_stream_command(events_table));
+                let reason = format!(
+                    "the stream of `{events_table}` has the view type {found} and carries no new images; \
+                     replace it with `{disable}` and then `{enable}`"
+                );
+                Err(StreamError::NoStream { reason })
+            }
+        }
+    }
+
+    /// The stream's ARN. A stream that was disabled and enabled again has another one.
+    #[must_use]
+    pub fn arn(&self) -> &str {
+        &self.arn
+    }
+
+    fn decode(&self, record: sdk::Record) -> Result<(Record, usize), Malformed> {
+        let body = record.dynamodb.ok_or(Malformed("body"))?;
+        let sequence = StreamSequence::new(body.sequence_number.as_deref().ok_or(Malformed("sequence number"))?);
+        let happened_at = (body.approximate_creation_date_time)
+            .and_then(|moment| moment.to_millis().ok())
+            .map_or_else(|| self.clock.now(), Timestamp::from_unix_millis);
+        let bytes = body.size_bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0);
+        let change = match record.event_name {
+            Some(OperationType::Insert) => inserted(body.new_image, body.keys),
+            Some(OperationType::Remove) => Change::Removed,
+            _ => Change::Modified,
+        };
+        Ok((Record { sequence, happened_at, change }, bytes))
+    }
+}
+
+type Image = HashMap<String, AttributeValue>;
+
+fn inserted(new_image: Option<Image>, keys: Option<Image>) -> Change {
+    let imageless = new_image.is_none();
+    // The keys alone decode as far as the root and the sequence that an error must name.
+    let decoded = decode_row(new_image.or(keys).unwrap_or_default());
+    match decoded {
+        Ok(event) => Change::Inserted(event),
+        Err(RowError::Body(mut invalid)) => {
+            if imageless {
+                invalid.reason = "the stream record carries no new image: the stream's view type is wrong".into();
+            }
+            Change::Invalid(invalid)
+        }
+        Err(RowError::Key { key, reason }) => {
+            tracing::debug!(key, reason, "a row that is no event was passed");
+            Change::ForeignKey { problem: format!("`{key}`: {reason}") }
+        }
+    }
+}
+
+impl Attribute for AttributeValue {
+    fn into_text(self) -> Option<String> {
+        if let Self::S(text) = self { Some(text) } else { None }
+    }
+
+    fn into_number(self) -> Option<String> {
+        if let Self::N(digits) = self { Some(digits) } else { None }
+    }
+
+    fn into_binary(self) -> Option<Bytes> {
+        if let Self::B(blob) = self { Some(blob.into_bytes()) } else { None }
+    }
+}
+
+/// The service answered with something that is no stream record.
+#[derive(Debug, thiserror::Error)]
+#[error("a stream record without a {0}")]
+struct Malformed(&'static str);
+
+fn shard(shard: sdk::Shard) -> Option<Shard> {
+    Some(Shard {
+        id: ShardId::new(&shard.shard_id?),
+        parent: shard.parent_shard_id.filter(|parent| !parent.is_empty()).map(|parent| ShardId::new(&parent)),
+    })
+}
+
+fn failed<E, R>(operation: &'static str, action: &'static str, error: Box<SdkError<E, R>>) -> StreamError
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    R: std::fmt::Debug + Send + Sync + 'static,
+{
+    let service = error.as_service_error();
+    let code = service.and_then(ProvideErrorMetadata::code).unwrap_or_default();
+    let message = service.and_then(ProvideErrorMetadata::message).unwrap_or_default();
+    if code.ends_with("ExpiredIteratorException") {
+        return StreamError::ExpiredIterator;
+    }
+    if code.ends_with("TrimmedDataAccessException") {
+        return StreamError::Trimmed;
+    }
+    // DynamoDB Local lists shards past their 24 hours and refuses to read them so.
+    if message.contains("Invalid ShardId in ShardIterator") {
+        return StreamError::Gone;
+    }
+    match classify(&*error) {
+        AwsFailure::NotFound => StreamError::Gone,
+        AwsFailure::Throttled => StreamError::Throttled { operation },
+        AwsFailure::Denied => StreamError::Denied { action, source: error },
+        _ => StreamError::Unavailable { operation, source: error },
+    }
+}
+
+#[async_trait]
+impl StreamSource for DynamoStream {
+    async fn shards(&self, after: Option<&ShardId>) -> Result<ShardPage, StreamError> {
+        let call = (self.client.describe_stream())
+            .stream_arn(&self.arn)
+            .limit(SHARDS_PAGE_MAX)
+            .set_exclusive_start_shard_id(after.map(ToString::to_string));
+        let answer = observe("DescribeStream", call.send())
+            .await
+            .map_err(|error| failed("DescribeStream", "dynamodb:DescribeStream", error))?;
+        let Some(description) = answer.stream_description else { return Ok(ShardPage::default()) };
+        Ok(ShardPage {
+            shards: description.shards.unwrap_or_default().into_iter().filter_map(shard).collect(),
+            next: description.last_evaluated_shard_id.map(|id| ShardId::new(&id)),
+        })
+    }
+
+    async fn children(&self, parent: &ShardId) -> Result<Vec<Shard>, StreamError> {
+        let filter = sdk::ShardFilter::builder().r#type(ShardFilterType::ChildShards).shard_id(parent.as_str()).build();
+        let call = self.client.describe_stream().stream_arn(&self.arn).shard_filter(filter);
+        let answer = observe("DescribeStream", call.send())
+            .await
+            .map_err(|error| failed("DescribeStream", "dynamodb:DescribeStream", error))?;
+        let listed = answer.stream_description.and_then(|description| description.shards).unwrap_or_default();
+        // Emulators ignore the filter.
+        Ok(listed.into_iter().filter_map(shard).filter(|shard| shard.parent.as_ref() == Some(parent)).collect())
+    }
+
+    async fn open(&self, shard: &ShardId, from: &StreamPoint) -> Result<ShardIterator, StreamError> {
+        let call = self.client.get_shard_iterator().stream_arn(&self.arn).shard_id(shard.as_str());
+        let call = match from {
+            StreamPoint::Horizon => call.shard_iterator_type(ShardIteratorType::TrimHorizon),
+            StreamPoint::After(sequence) => {
+                call.shard_iterator_type(ShardIteratorType::AfterSequenceNumber).sequence_number(sequence.digits())
+            }
+        };
+        let answer = observe("GetShardIterator", call.send())
+            .await
+            .map_err(|error| failed("GetShardIterator", "dynamodb:GetShardIterator", error))?;
+        answer.shard_iterator.map(ShardIterator).ok_or_else(|| StreamError::Unavailable {
+            operation: "GetShardIterator",
+            source: Box::new(Malformed("shard iterator")),
+        })
+    }
+
+    async fn read(&self, iterator: &ShardIterator) -> Result<RecordPage, StreamError> {
+        let call = self.client.get_records().shard_iterator(&iterator.0).limit(READ_RECORDS_MAX);
+        let answer = observe("GetRecords", call.send())
+            .await
+            .map_err(|error| failed("GetRecords", "dynamodb:GetRecords", error))?;
+        let found = answer.records.unwrap_or_default();
+        let mut page = RecordPage {
+            records: Vec::with_capacity(found.len()),
+            bytes: 0,
+            next: answer.next_shard_iterator.filter(|next| !next.is_empty()).map(ShardIterator),
+        };
+        for record in found {
+            let (record, bytes) = self
+                .decode(record)
+                .map_err(|error| StreamError::Unavailable { operation: "GetRecords", source: Box::new(error) })?;
+            page.records.push(record);
+            page.bytes += bytes;
+        }
+        Ok(page)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aws_smithy_types::Blob;
+
+    fn image(body: bool) -> Image {
+        let mut image = Image::from([
+            ("pk".to_owned(), AttributeValue::S("orders##1".into())),
+            ("sk".to_owned(), AttributeValue::N("7".into())),
+        ]);
+        if body {
+            image.insert("event_type".into(), AttributeValue::S("OrderPlaced".into()));
+            image.insert("payload".into(), AttributeValue::B(Blob::new(vec![0, 255])));
+            image.insert("created_at".into(), AttributeValue::S("2026-01-31T12:00:00Z".into()));
+        }
+        image
+    }
+
+    #[test]
+    fn an_insert_is_an_event() {
+        let Change::Inserted(event) = inserted(Some(image(true)), Some(image(false))) else { panic!("an event") };
+        assert_eq!((event.root.key(), event.sequence.0, &event.payload[..]), ("orders##1", 7, &[0, 255][..]));
+    }
+
+    #[test]
+    fn an_insert_without_an_image_names_its_row_and_the_reason() {
+        let Change::Invalid(invalid) = inserted(None, Some(image(false))) else { panic!("invalid") };
+        assert_eq!((invalid.root.key(), invalid.sequence.0), ("orders##1", 7));
+        assert!(invalid.reason.contains("no new image"), "{}", invalid.reason);
+        let Change::Invalid(invalid) = inserted(Some(image(false)), None) else { panic!("invalid") };
+        assert!(invalid.reason.contains("event_type"), "{}", invalid.reason);
+        assert!(matches!(inserted(None, None), Change::ForeignKey { .. }));
+    }
+}
