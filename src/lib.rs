@@ -26,7 +26,6 @@ pub mod storage;
 pub mod relay_table;
 pub mod stream;
 pub mod lane;
-
 pub mod handler;
 pub mod relay;
 pub mod telemetry;

@@ -9,6 +9,9 @@ pub(super) const EXIT_USAGE: u8 = 64;
 /// A failure at run time.
 const EXIT_FAILED: u8 = 1;
 
+/// Ended by a signal (128 + SIGINT).
+const EXIT_INTERRUPTED: u8 = 130;
+
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
@@ -30,6 +33,9 @@ pub enum CliError {
         /// The command.
         command: &'static str,
     },
+    /// A second signal came before the stop was done.
+    #[error("stopped at once by a second signal; events since the last position flush are repeated at the next start")]
+    Interrupted,
     /// It failed while it ran.
     #[error(transparent)]
     Failed(#[from] anyhow::Error),
@@ -42,6 +48,7 @@ impl CliError {
         match self {
             Self::Config(_) | Self::Root(_) | Self::Log(_) => EXIT_USAGE,
             Self::Runtime(_) | Self::NotBuilt { .. } | Self::Failed(_) => EXIT_FAILED,
+            Self::Interrupted => EXIT_INTERRUPTED,
         }
     }
 

@@ -8,6 +8,7 @@ mod arguments;
 mod start;
 mod error;
 mod run;
+mod signal;
 #[cfg(feature = "local")]
 mod local;
 mod tables;

@@ -25,7 +25,7 @@ pub use error::{ConfigError, Fault, Problem};
 pub use handlers::HandlerConfig;
 pub use kinesis::KinesisConfig;
 pub use load::Config;
-pub use receiver::{HeaderSource, HttpReceiver, JsonlReceiver, JsonlTarget, KinesisFormat, KinesisReceiver, Receiver};
+pub use receiver::{HttpReceiver, JsonlReceiver, JsonlTarget, KinesisReceiver, Receiver};
 pub use relay::RelayConfig;
 pub use storage::{DynamoConfig, StorageConfig};
 pub use subscription::SubscriptionConfig;

@@ -1,13 +1,13 @@
 //! `handlers[].kinesis`, `.http` and `.jsonl`: what a handler gives its events to. Plain data; `handler` builds the
 //! receivers.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::HttpUrl;
 use super::handlers::DELIVER_TIMEOUT;
 use super::reader::Section;
+use crate::handler::{HeaderValueSource, KinesisFormat};
 
 /// The tables of which a handler has exactly one, or none when it is Rust code.
 pub(super) const KINDS: [&str; 3] = ["kinesis", "http", "jsonl"];
@@ -40,16 +40,6 @@ pub struct KinesisReceiver {
     pub aggregate: bool,
 }
 
-/// What a Kinesis record holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum KinesisFormat {
-    /// The event as CloudEvents 1.0 JSON.
-    #[default]
-    CloudEvents,
-    /// The event's payload as it stands.
-    Payload,
-}
-
 /// `http = { .. }`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpReceiver {
@@ -58,22 +48,11 @@ pub struct HttpReceiver {
     /// How long one request may take; default 5 s, at most 15 minutes; the handler's `deliver_timeout` bounds it too.
     pub timeout: Duration,
     /// Headers of every request, by name; at most 64.
-    pub headers: Vec<(String, HeaderSource)>,
+    pub headers: Vec<(String, HeaderValueSource)>,
     /// Whether several events of a root go in one request, as a CloudEvents batch; default no.
     pub batch: bool,
     /// Events of one batch; default 100, 1 to 10,000.
     pub events_per_request: usize,
-}
-
-/// Where a header's value comes from. Shown for debugging, a literal value is left out: it may be a secret.
-#[derive(Clone, PartialEq, Eq)]
-pub enum HeaderSource {
-    /// The value itself.
-    Literal(String),
-    /// The environment variable of this name.
-    Env(String),
-    /// The content of this file, without the line end.
-    File(PathBuf),
 }
 
 /// `jsonl = { .. }`.
@@ -90,16 +69,6 @@ pub enum JsonlTarget {
     Stdout,
     /// A file, never shared with another handler.
     File(PathBuf),
-}
-
-impl fmt::Debug for HeaderSource {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Literal(_) => formatter.write_str("Literal(..)"),
-            Self::Env(name) => formatter.debug_tuple("Env").field(name).finish(),
-            Self::File(path) => formatter.debug_tuple("File").field(path).finish(),
-        }
-    }
 }
 
 impl Receiver {
@@ -142,7 +111,7 @@ impl HttpReceiver {
     fn read(mut section: Section<'_>) -> Option<Self> {
         let url = section.required("url", HttpUrl::EXPECTED, HttpUrl::parse);
         let timeout = section.duration("timeout", Duration::from_secs(5), &DELIVER_TIMEOUT);
-        let headers = section.optional_section("headers").map(HeaderSource::read_all).unwrap_or_default();
+        let headers = section.optional_section("headers").map(HeaderValueSource::read_all).unwrap_or_default();
         let batch = section.flag("batch", false);
         let events_per_request = section.count("events_per_request", 100, &(1..=EVENTS_PER_REQUEST_MAX));
         section.finish();
@@ -150,7 +119,7 @@ impl HttpReceiver {
     }
 }
 
-impl HeaderSource {
+impl HeaderValueSource {
     const EXPECTED: &str = "a text, { env = \"NAME\" } or { file = \"/path\" }";
 
     fn read_all(mut section: Section<'_>) -> Vec<(String, Self)> {

@@ -107,9 +107,9 @@ fn reads_handlers_with_the_defaults_of_their_kind_and_receiver() {
     assert_eq!(saga.subscribe[0].editions, ["angzarr", ""]);
     let Receiver::Http(http) = &saga.receiver else { panic!("an http receiver") };
     let headers = [
-        ("A".to_owned(), HeaderSource::Literal("literal".to_owned())),
-        ("B".to_owned(), HeaderSource::Env("TOKEN".to_owned())),
-        ("C".to_owned(), HeaderSource::File("/f".into())),
+        ("A".to_owned(), HeaderValueSource::Literal("literal".to_owned())),
+        ("B".to_owned(), HeaderValueSource::Env("TOKEN".to_owned())),
+        ("C".to_owned(), HeaderValueSource::File("/f".into())),
     ];
     assert_eq!(http.headers, headers);
     assert_eq!((http.timeout, http.events_per_request), (Duration::from_secs(5), 100));

@@ -1,8 +1,8 @@
 //! The contract of a receiver, and the ready-made receivers.
 //!
-//! A handler is given one root's consecutive events and answers how many it accepted. It may be given an event again that it accepted
-//! before (after a crash, at most what was accepted since the last position flush), but never a later event of a root before an
-//! earlier one. Whether and when to try again is decided in `lane`, never here.
+//! A handler is given one root's consecutive events and answers how many it accepted. It may be given an event again
+//! that it accepted before (after a crash, at most what was accepted since the last position flush), but never a later
+//! event of a root before an earlier one. Whether and when to try again is decided in `lane`, never here.
 
 mod contract;
 mod name;

@@ -21,8 +21,10 @@ mod dispatch;
 mod flush;
 mod repair;
 mod gauges;
+mod progress;
 mod task;
 
+pub use progress::Progress;
 pub use glob::Glob;
 pub use lanes::{Effect, Lanes, Stuck};
 pub use repair::{RepairOrder, Repaired};
@@ -30,5 +32,5 @@ pub use sequencer::{Sequencer, Verdict};
 pub use settings::LaneSettings;
 pub use subscription::{Pattern, Subscription, default_editions};
 
-pub use task::{LagStamp, LaneOrder, LaneReport, LanesParts, LanesTask};
+pub use task::{LaneOrder, LaneReport, LanesParts, LanesTask};
 pub use watermark::Watermark;

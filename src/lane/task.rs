@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -18,8 +17,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use super::{Effect, LaneSettings, Lanes, Repaired, Subscription};
-use crate::event::{Root, Sequence, Timestamp};
+use super::{Progress, Effect, LaneSettings, Lanes, Repaired, Subscription};
+use crate::event::{Root, Sequence};
 use crate::handler::{Accepted, Handler, HandlerError, HandlerName, RootBatch};
 use crate::relay_table::{Checkpoint, CheckpointStore};
 use crate::storage::{Advance, Advanced, EventSource, PositionStore, StorageError};
@@ -77,36 +76,6 @@ pub enum LaneReport {
     Finished(HandlerName, ShardId),
 }
 
-/// The time of a handler's oldest undelivered record, shared with whoever shows its lag. It stands still when the lanes do, so the lag
-/// grows.
-#[derive(Debug, Clone)]
-pub struct LagStamp(Arc<AtomicI64>);
-
-/// No record waits.
-const NOTHING_WAITS: i64 = i64::MAX;
-
-impl Default for LagStamp {
-    fn default() -> Self {
-        Self(Arc::new(AtomicI64::new(NOTHING_WAITS)))
-    }
-}
-
-impl LagStamp {
-    /// The age of the oldest undelivered record; zero when none waits.
-    #[must_use]
-    pub fn lag(&self, now: Timestamp) -> Duration {
-        match self.0.load(Ordering::Relaxed) {
-            NOTHING_WAITS => Duration::ZERO,
-            millis => now.since(Timestamp::from_unix_millis(millis)),
-        }
-    }
-
-    /// Notes the time of the oldest undelivered record.
-    pub fn set(&self, since: Option<Timestamp>) {
-        self.0.store(since.map_or(NOTHING_WAITS, Timestamp::unix_millis), Ordering::Relaxed);
-    }
-}
-
 /// One handler's lanes, running.
 pub struct LanesTask {
     parts: LanesParts,
@@ -117,7 +86,7 @@ pub struct LanesTask {
     deliveries: JoinSet<Delivered>,
     notices: mpsc::UnboundedReceiver<LaneId>,
     notify: mpsc::UnboundedSender<LaneId>,
-    lag: LagStamp,
+    progress: Progress,
     checkpoint_age: Gauge,
     checkpoints_even_at: Instant,
     finished: Vec<ShardId>,
@@ -135,7 +104,7 @@ enum Done {
 impl LanesTask {
     /// The lanes of a handler, none open yet.
     #[must_use]
-    pub fn new(parts: LanesParts, lag: LagStamp) -> Self {
+    pub fn new(parts: LanesParts, progress: Progress) -> Self {
         let mut settings = parts.settings.clone();
         settings.limits = parts.handler.limits();
         let (notify, notices) = mpsc::unbounded_channel();
@@ -149,7 +118,7 @@ impl LanesTask {
             deliveries: JoinSet::new(),
             notices,
             notify,
-            lag,
+            progress,
             checkpoints_even_at: Instant::now(),
             finished: Vec::new(),
         }
@@ -224,7 +193,8 @@ impl LanesTask {
         self.lanes.show();
         let waiting = self.feeds.values().filter_map(LaneFeed::waiting_since).min();
         let oldest = [self.lanes.undelivered_since(), waiting].into_iter().flatten().min();
-        self.lag.set(oldest);
+        let stuck = self.lanes.stuck();
+        self.progress.set(oldest, self.lanes.queued_bytes(), stuck.retrying + stuck.blocked + stuck.holes);
         if !self.lanes.is_ahead_of_checkpoints() {
             self.checkpoints_even_at = now;
         }
@@ -277,6 +247,8 @@ impl LanesTask {
     fn take_deliveries(&mut self, done: Result<Delivered, JoinError>) {
         // A delivery catches its handler's panics; it ends early only when this task is dropped.
         if let Ok((answers, took)) = done {
+            let taken = answers.iter().filter_map(|(_, answer)| answer.as_ref().ok()).map(|accepted| accepted.events);
+            self.progress.delivered(taken.sum());
             self.lanes.delivered(answers, took, Instant::now());
         }
     }

@@ -7,6 +7,10 @@
 mod ports;
 mod shards;
 mod run;
+mod receivers;
+mod builder;
 
+pub use builder::{RelayBuilder, RunError, Running, clients_for};
 pub use ports::{HandlerSpec, RelayPorts, RelaySettings};
+pub use receivers::ReceiverError;
 pub use run::{Relay, RelayError};

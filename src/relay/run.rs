@@ -8,7 +8,7 @@ use tracing::info;
 use super::shards::{HandlerLanes, Shards};
 use super::{HandlerSpec, RelayPorts, RelaySettings};
 use crate::handler::HandlerName;
-use crate::lane::{LagStamp, LanesParts, LanesTask};
+use crate::lane::{Progress, LanesParts, LanesTask};
 use crate::storage::StorageError;
 use crate::stream::{Budget, ReaderParts, with_causes};
 use crate::time::{Backoff, BackoffPolicy};
@@ -44,7 +44,7 @@ pub struct Relay {
     ports: RelayPorts,
     settings: RelaySettings,
     handlers: Vec<HandlerSpec>,
-    lags: Vec<(HandlerName, LagStamp)>,
+    progress: Vec<(HandlerName, Progress)>,
     budget: Budget,
 }
 
@@ -62,21 +62,15 @@ impl Relay {
                 return Err(RelayError::SameName(handler.name.clone()));
             }
         }
-        let lags = handlers.iter().map(|handler| (handler.name.clone(), LagStamp::default())).collect();
+        let progress = handlers.iter().map(|handler| (handler.name.clone(), Progress::default())).collect();
         let budget = Budget::new(settings.window_bytes());
-        Ok(Self { ports, settings, handlers, lags, budget })
+        Ok(Self { ports, settings, handlers, progress, budget })
     }
 
-    /// The lag of each handler, kept up to date while the relay runs.
+    /// Shows how far each handler is, and the room the windows take, where others look at them.
     #[must_use]
-    pub fn lags(&self) -> Vec<(HandlerName, LagStamp)> {
-        self.lags.clone()
-    }
-
-    /// The room that the page windows take.
-    #[must_use]
-    pub fn budget(&self) -> Budget {
-        self.budget.clone()
+    pub fn showing(self, progress: Vec<(HandlerName, Progress)>, budget: Budget) -> Self {
+        Self { progress, budget, ..self }
     }
 
     /// Runs until cancelled, then stops within the grace period. Dropping the future stops everything at once, as a crash would.
@@ -90,7 +84,7 @@ impl Relay {
         let mut kept = Vec::new();
         let stop = cancel.child_token();
         let count = self.handlers.len();
-        for (spec, (_, lag)) in self.handlers.into_iter().zip(&self.lags) {
+        for (spec, (_, progress)) in self.handlers.into_iter().zip(&self.progress) {
             let Some((settings, checkpoints)) = start(&self.ports, &self.settings, &spec, count, &cancel).await else {
                 return Ok(());
             };
@@ -109,7 +103,7 @@ impl Relay {
                 random: self.ports.random.clone(),
                 health: self.ports.health.clone(),
             };
-            lanes.spawn(LanesTask::new(parts, lag.clone()).run(ordered, report.clone(), stop.clone()));
+            lanes.spawn(LanesTask::new(parts, progress.clone()).run(ordered, report.clone(), stop.clone()));
         }
         drop(report);
         let readers = ReaderParts {

@@ -1,7 +1,9 @@
 //! The Kinesis handler against an embedded Kinesis that throttles and limits as AWS does.
 //!
-//! What was put is read back by a de-aggregator written here from the format's description, which shares no code with the handler.
+//! What was put is read back by a de-aggregator written here from the format's description, which shares no code with
+//! the handler.
 #![cfg(feature = "local")]
+#![expect(clippy::unwrap_used, reason = "a test that panics says where")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,7 +1,8 @@
 //! One POST: pooled connections with TLS, time-outs, and what it means when no answer comes.
 //!
-//! It is the SDK's own HTTP connector (hyper, rustls), so no second HTTP stack is in the program. Redirections are not followed. The
-//! body of an answer is read to its end when it is short, so that the connection can be used again, and thrown away.
+//! It is the SDK's own HTTP connector (hyper, rustls), so no second HTTP stack is in the program. Redirections are not
+//! followed. The body of an answer is read to its end when it is short, so that the connection can be used again, and
+//! thrown away.
 
 use std::error::Error;
 use std::time::Duration;
@@ -37,8 +38,8 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// `timeout` is for a whole request. Connecting has half of it at most, so that a receiver out of reach is told from one that
-    /// does not answer.
+    /// `timeout` is for a whole request. Connecting has half of it at most, so that a receiver out of reach is told
+    /// from one that does not answer.
     pub(super) fn new(target: &Target, timeout: Duration) -> Self {
         let settings = HttpConnectorSettings::builder().connect_timeout((timeout / 2).min(CONNECT_TIMEOUT_MAX)).build();
         let mut builder = Connector::builder()

@@ -1,6 +1,7 @@
 //! Where to POST, in what form, with which headers.
 //!
-//! A header's value may be a secret: it is read when a request is made, so a rotated secret is picked up, and no `Debug` shows it.
+//! A header's value may be a secret: it is read when a request is made, so a rotated secret is picked up, and no
+//! `Debug` shows it.
 
 use std::fmt;
 use std::path::PathBuf;

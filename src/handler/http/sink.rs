@@ -1,9 +1,9 @@
 //! The handler: which events go into which request.
 //!
-//! Requests of one root go one after the other, so order is the receiver's to keep. Invariant: what is answered as accepted is a
-//! prefix of the batch that the receiver answered 2xx for. A batch that is refused as a whole is sent again in halves, so that the
-//! events before the one at fault are accepted and the failure names that one; the receiver sees those events again and drops them by
-//! `source` + `id`.
+//! Requests of one root go one after the other, so order is the receiver's to keep. Invariant: what is answered as
+//! accepted is a prefix of the batch that the receiver answered 2xx for. A batch that is refused as a whole is sent
+//! again in halves, so that the events before the one at fault are accepted and the failure names that one; the
+//! receiver sees those events again and drops them by `source` + `id`.
 
 use async_trait::async_trait;
 use http::{HeaderName, HeaderValue};

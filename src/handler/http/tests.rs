@@ -12,6 +12,9 @@ use crate::handler::testing::batch;
 use crate::handler::{Accepted, Handler as _, HandlerError};
 use crate::time::Clock;
 
+/// Every answer has a body that does not come in one piece with its head.
+const ANSWER_BYTES: usize = 60_000;
+
 /// One request, as the server got it.
 #[derive(Debug, Clone)]
 struct Received {
@@ -70,7 +73,7 @@ async fn serve(stream: TcpStream, connection: usize, script: Arc<Script>, receiv
         let answer = script(&body);
         received.lock().unwrap().push(Received { connection, head, body });
         let Some(answer) = answer else { return };
-        let text = format!("HTTP/1.1 {answer}\r\ncontent-length: 5\r\n\r\nhello");
+        let text = format!("HTTP/1.1 {answer}\r\ncontent-length: {ANSWER_BYTES}\r\n\r\n{:ANSWER_BYTES$}", "hello");
         stream.write_all(text.as_bytes()).await.unwrap();
     }
 }

@@ -1,14 +1,15 @@
 //! A file of lines that only grows by whole lines.
 //!
-//! Blocking: it is called where blocking is allowed. Invariants: nobody else who asks writes to the file (an advisory lock on it);
-//! when [`LineFile::append`] has returned `Ok` the lines are on the disk; a torn line is taken off before anything follows it; a
-//! complete line is never touched.
+//! Blocking: it is called where blocking is allowed. Invariants: nobody else who asks writes to the file (an advisory
+//! lock on it); when [`LineFile::append`] has returned `Ok` the lines are on the disk; a torn line is taken off before
+//! anything follows it; a complete line is never touched.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
-/// The longest torn line that is taken off. An event's line has about 600 KB at most: what is longer is no file of ours.
+/// The longest torn line that is taken off. An event's line has about 600 KB at most: what is longer is no file of
+/// ours.
 const TORN_BYTES_MAX: u64 = 4 << 20;
 
 /// Why the file cannot be written.
@@ -31,7 +32,7 @@ pub enum JsonlError {
         path: PathBuf,
     },
     /// What follows the last line end is no torn CloudEvent.
-    #[error("the file {} does not end in a JSON line; nothing was changed in it, configure another path", path.display())]
+    #[error("the file {} does not end in a JSON line; nothing was changed, configure another path", path.display())]
     NotLines {
         /// The file.
         path: PathBuf,
@@ -68,8 +69,8 @@ impl LineFile {
         Ok(opened)
     }
 
-    /// Appends whole lines and syncs them. After an error none of them counts as written, and those of this attempt that did
-    /// reach the file are taken off before the next.
+    /// Appends whole lines and syncs them. After an error none of them counts as written, and those of this attempt
+    /// that did reach the file are taken off before the next.
     pub(super) fn append(&mut self, lines: &[u8]) -> Result<(), JsonlError> {
         self.follow_path()?;
         self.restore_length()?;
@@ -85,8 +86,8 @@ impl LineFile {
         JsonlError::Io { action, path: self.path.clone(), source }
     }
 
-    /// When the path leads to another file now, or to none (it was rotated or removed), goes on in the one at the path. Every line
-    /// so far is synced in the old file.
+    /// When the path leads to another file now, or to none (it was rotated or removed), goes on in the one at the path.
+    /// Every line so far is synced in the old file.
     fn follow_path(&mut self) -> Result<(), JsonlError> {
         let ours = self.file.metadata().map_err(|source| self.failed("examine", source))?;
         let same = match std::fs::metadata(&self.path) {

@@ -1,7 +1,7 @@
 //! The handler: a group of roots is one append and one sync, answered as accepted afterwards.
 //!
-//! File work runs where blocking is allowed, one append at a time; an append that was begun ends even when the delivery is given up.
-//! Every failure is an outage (a full disk, a lost mount): no event is to blame for it.
+//! File work runs where blocking is allowed, one append at a time; an append that was begun ends even when the delivery
+//! is given up. Every failure is an outage (a full disk, a lost mount): no event is to blame for it.
 
 use std::error::Error as _;
 use std::fmt;

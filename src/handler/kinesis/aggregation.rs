@@ -1,9 +1,9 @@
 //! The aggregated record format of the Kinesis Producer Library: several user records in one Kinesis record.
 //!
-//! `F3 89 9A C2`, then a protobuf message `AggregatedRecord`, then the 16 bytes of that message's MD5. The KCL, Lambda with a
-//! de-aggregation library and Firehose take it apart again. All user records here have one partition key: a consumer that checks
-//! each user record's hash against its shard (the KCL does) keeps them all. Invariant: [`Aggregate::bytes`] is exactly the length of
-//! what [`Aggregate::finish`] returns.
+//! `F3 89 9A C2`, then a protobuf message `AggregatedRecord`, then the 16 bytes of that message's MD5. The KCL, Lambda
+//! with a de-aggregation library and Firehose take it apart again. All user records here have one partition key: a
+//! consumer that checks each user record's hash against its shard (the KCL does) keeps them all. Invariant:
+//! [`Aggregate::bytes`] is exactly the length of what [`Aggregate::finish`] returns.
 
 use md5::{Digest as _, Md5};
 use prost::Message;
@@ -91,7 +91,8 @@ mod tests {
 
     use super::*;
 
-    /// Made by the Python package `aws_kinesis_agg` 1.2.3 of AWS Labs from the user records below: all but the 200 bytes of the last.
+    /// Made by the Python package `aws_kinesis_agg` 1.2.3 of AWS Labs from the user records below: all but the 200
+    /// bytes of the last.
     const BY_AWS_LABS: (&str, &str) = (
         "f3899ac20a126f726465727323616e677a61727223612f311a0908001a0566697273741a0408001a001acd0108001ac801",
         "5da340c25ae90d0264755f9ecbcdc0db",
@@ -113,6 +114,16 @@ mod tests {
         }
         let (before, after) = BY_AWS_LABS;
         assert_eq!(hex(&aggregate.finish()), format!("{before}{}{after}", "07".repeat(200)));
+    }
+
+    #[test]
+    fn takes_what_fits_to_the_byte() {
+        let mut full = Aggregate::new("key");
+        full.push_within(vec![1; 1000], 10_000).unwrap();
+        let bytes = full.bytes();
+        let mut exact = Aggregate::new("key");
+        assert_eq!(exact.push_within(vec![1; 1000], bytes - 1), Err(vec![1; 1000]));
+        assert_eq!(exact.push_within(vec![1; 1000], bytes), Ok(()));
     }
 
     proptest! {

@@ -1,6 +1,7 @@
 //! What an answer of Kinesis means: for a record of a call, or for a call as a whole.
 //!
-//! Decides which of the three kinds of failure something is, never what is done about it. No error here holds data of a record.
+//! Decides which of the three kinds of failure something is, never what is done about it. No error here holds data of a
+//! record.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -121,8 +122,8 @@ pub(super) fn record_failure(stream: &str, result: &PutRecordsResultEntry) -> Op
     if code.starts_with("KMS") {
         return Some(HandlerError::unavailable(of_code("PutRecords", stream, code).1));
     }
-    // `ProvisionedThroughputExceededException` or `InternalFailure`. The message beside it names the stream and the account only,
-    // and is left out.
+    // `ProvisionedThroughputExceededException` or `InternalFailure`. The message beside it names the stream and the
+    // account only, and is left out.
     Some(HandlerError::retry(format!("the stream `{stream}` did not take the record: {code}")))
 }
 

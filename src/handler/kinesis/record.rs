@@ -1,7 +1,7 @@
 //! The Kinesis record of one root's events: encoding, partition key, size.
 //!
-//! Pure: no I/O, and whether the stream takes a record of this size is left to `sink`. Invariant: a record holds a prefix of the
-//! batch, at least its first event.
+//! Pure: no I/O, and whether the stream takes a record of this size is left to `sink`. Invariant: a record holds a
+//! prefix of the batch, at least its first event.
 
 use md5::{Digest as _, Md5};
 
@@ -9,11 +9,12 @@ use super::aggregation::Aggregate;
 use crate::event::{Event, cloudevent_bytes};
 use crate::handler::RootBatch;
 
-/// The longest partition key Kinesis takes, in characters; counted as UTF-16 units, the larger of the two ways to count.
+/// The longest partition key Kinesis takes, in characters; counted as UTF-16 units, the larger of the two ways to
+/// count.
 const PARTITION_KEY_CHARS_MAX: usize = 256;
 
-/// How long an aggregated record grows, in bytes. A shard takes 1 MiB a second: a record of that size would wait for a second in
-/// which nobody else writes, one of a quarter slips in.
+/// How long an aggregated record grows, in bytes. A shard takes 1 MiB a second: a record of that size would wait for a
+/// second in which nobody else writes, one of a quarter slips in.
 pub(super) const AGGREGATED_BYTES_MAX: usize = 256 << 10;
 
 /// What stands in the data of a record, or of a user record in an aggregated one.
@@ -72,8 +73,9 @@ fn encode(event: &Event, format: KinesisFormat) -> Vec<u8> {
     }
 }
 
-/// The root's key, or when it is longer than 256 characters the MD5 of it in hex: the same root always comes to the same shard, and
-/// two roots with one MD5 would merely share a shard. The CloudEvents extension `partitionkey` has the whole key either way.
+/// The root's key, or when it is longer than 256 characters the MD5 of it in hex: the same root always comes to the
+/// same shard, and two roots with one MD5 would merely share a shard. The CloudEvents extension `partitionkey` has the
+/// whole key either way.
 fn partition_key(root_key: &str) -> String {
     if root_key.encode_utf16().count() <= PARTITION_KEY_CHARS_MAX {
         return root_key.to_owned();

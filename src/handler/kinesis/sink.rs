@@ -1,8 +1,8 @@
 //! The handler: which records go into which PutRecords call, and each root's answer.
 //!
-//! A group may need several calls; they go one after the other, and each is encoded just before it is sent, so that memory holds
-//! one call's records. Invariant: a root has at most one record in all the calls of one group. What an answer means is left to
-//! `answer`, retry to `lane`.
+//! A group may need several calls; they go one after the other, and each is encoded just before it is sent, so that
+//! memory holds one call's records. Invariant: a root has at most one record in all the calls of one group. What an
+//! answer means is left to `answer`, retry to `lane`.
 
 use async_trait::async_trait;
 use aws_sdk_kinesis::Client;
@@ -95,8 +95,9 @@ impl KinesisHandler {
         if stream.starts_with("arn:") { (None, Some(stream)) } else { (Some(stream), None) }
     }
 
-    /// Refuses a record larger than the stream takes. The stream's own limit is read when a record passes the default one, which an
-    /// event of DynamoDB (400 KB) does not reach: asking each time costs nothing, and sees a limit that was raised.
+    /// Refuses a record larger than the stream takes. The stream's own limit is read when a record passes the default
+    /// one, which an event of DynamoDB (400 KB) does not reach: asking each time costs nothing, and sees a limit that
+    /// was raised.
     async fn check_size(&self, record: &Record, batch: &RootBatch) -> Result<(), HandlerError> {
         let bytes = record.bytes();
         if bytes <= RECORD_BYTES_DEFAULT {
@@ -202,8 +203,8 @@ impl Handler for KinesisHandler {
         answers.pop().unwrap_or(Ok(Accepted { events: 0 }))
     }
 
-    /// One root's events at a time are one record, so one event unless aggregated. The bytes are payload bytes: CloudEvents are
-    /// about a third larger, and a group that turns out too large for one call is sent in several.
+    /// One root's events at a time are one record, so one event unless aggregated. The bytes are payload bytes:
+    /// CloudEvents are about a third larger, and a group that turns out too large for one call is sent in several.
     fn limits(&self) -> GroupLimits {
         let bytes = self.settings.request_bytes_max / 4 * 3;
         if self.settings.aggregate {
