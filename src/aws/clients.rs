@@ -83,9 +83,8 @@ impl AwsClients {
     /// Builds the clients. Nothing is called yet but what tells the region (environment, profile, instance metadata), and that only
     /// when it is not given.
     pub async fn new(settings: &AwsSettings) -> Self {
-        let http = aws_smithy_http_client::Builder::new()
-            .tls_provider(Provider::Rustls(CryptoMode::Ring))
-            .build_https();
+        let http =
+            aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
         let shared = load(settings, http.clone()).await;
         let once = RetryConfig::disabled();
 
@@ -133,7 +132,8 @@ impl AwsClients {
     /// The options that point the AWS CLI at the same DynamoDB, with a space before each; for commands shown to an operator.
     #[must_use]
     pub fn cli_options(&self) -> String {
-        let option = |name: &str, value: Option<&str>| value.map_or_else(String::new, |value| format!(" {name} {value}"));
+        let option =
+            |name: &str, value: Option<&str>| value.map_or_else(String::new, |value| format!(" {name} {value}"));
         option("--region", self.region()) + &option("--endpoint-url", self.dynamodb_endpoint.as_deref())
     }
 }

@@ -61,11 +61,21 @@ pub fn classify<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> AwsFailur
 #[must_use]
 pub fn classify_code(code: &str, message: Option<&str>) -> AwsFailure {
     match code.rsplit('#').next().unwrap_or(code).trim_end_matches("Exception") {
-        "ProvisionedThroughputExceeded" | "LimitExceeded" | "Throttling" | "ThrottlingError" | "RequestLimitExceeded"
-        | "TooManyRequests" | "SlowDown" => AwsFailure::Throttled,
+        "ProvisionedThroughputExceeded"
+        | "LimitExceeded"
+        | "Throttling"
+        | "ThrottlingError"
+        | "RequestLimitExceeded"
+        | "TooManyRequests"
+        | "SlowDown" => AwsFailure::Throttled,
         "AccessDenied" | "NotAuthorized" => AwsFailure::Denied,
-        "UnrecognizedClient" | "InvalidSignature" | "ExpiredToken" | "InvalidClientTokenId" | "MissingAuthenticationToken"
-        | "IncompleteSignature" | "SignatureDoesNotMatch" => AwsFailure::Credentials,
+        "UnrecognizedClient"
+        | "InvalidSignature"
+        | "ExpiredToken"
+        | "InvalidClientTokenId"
+        | "MissingAuthenticationToken"
+        | "IncompleteSignature"
+        | "SignatureDoesNotMatch" => AwsFailure::Credentials,
         "ResourceNotFound" | "TableNotFound" => AwsFailure::NotFound,
         "ConditionalCheckFailed" | "DuplicateItem" => AwsFailure::ConditionFailed,
         "TransactionCanceled" => AwsFailure::TransactionCancelled,

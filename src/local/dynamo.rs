@@ -32,7 +32,8 @@ const INDEXES: &str = "
     CREATE INDEX IF NOT EXISTS relay_by_table
         ON _stream_records (table_name, CAST(sequence_number AS INTEGER));";
 
-const TRIM: &str = "DELETE FROM _stream_records WHERE id IN (SELECT id FROM _stream_records WHERE created_at < ?1 LIMIT ?2)";
+const TRIM: &str =
+    "DELETE FROM _stream_records WHERE id IN (SELECT id FROM _stream_records WHERE created_at < ?1 LIMIT ?2)";
 
 /// Tells the in-memory databases of one process apart.
 static INSTANCES: AtomicU64 = AtomicU64::new(0);
@@ -84,12 +85,7 @@ fn unusable(directory: &Path, error: impl Into<Box<dyn std::error::Error + Send 
     LocalError::Data { service: SERVICE, directory: directory.display().to_string(), source: error.into() }
 }
 
-async fn serve(
-    listener: TcpListener,
-    stop: CancellationToken,
-    database: dynoxide::Database,
-    log: Option<Connection>,
-) {
+async fn serve(listener: TcpListener, stop: CancellationToken, database: dynoxide::Database, log: Option<Connection>) {
     let serving = dynoxide::server::serve_with_shutdown(listener, database, stop.clone().cancelled_owned());
     let trimming = async {
         if let Some(log) = log {
@@ -138,7 +134,8 @@ mod tests {
         drop(dynoxide::Database::new(path.to_str().unwrap()).unwrap());
         let log = Connection::open(&path).unwrap();
         let now = Clock::system().now().unix_millis() / 1000;
-        let insert = "INSERT INTO _stream_records (table_name, event_name, keys_json, sequence_number, shard_id, created_at)
+        let insert =
+            "INSERT INTO _stream_records (table_name, event_name, keys_json, sequence_number, shard_id, created_at)
                       VALUES ('t', 'INSERT', '{}', '1', 's', ?1)";
         for age_secs in (0..2500).map(|number| 86_400 + 60 + number).chain([0, 86_000]) {
             log.execute(insert, [now - age_secs]).unwrap();

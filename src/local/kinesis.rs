@@ -60,11 +60,7 @@ impl EmbeddedKinesis {
                     directory: directory.display().to_string(),
                     source: error.into(),
                 })?;
-                Some(DurableStateOptions {
-                    state_dir,
-                    snapshot_interval_secs: SNAPSHOT_SECS,
-                    max_retained_bytes: None,
-                })
+                Some(DurableStateOptions { state_dir, snapshot_interval_secs: SNAPSHOT_SECS, max_retained_bytes: None })
             }
         };
         let store = StoreOptions {

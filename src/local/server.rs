@@ -65,7 +65,8 @@ impl Server {
             .name(format!("local-{}", service.to_lowercase()))
             .spawn(move || run(serve, &tell, stopped))
             .map_err(failed)?;
-        let port = told.recv().unwrap_or_else(|_| Err(io::Error::other("the service's thread ended"))).map_err(failed)?;
+        let port =
+            told.recv().unwrap_or_else(|_| Err(io::Error::other("the service's thread ended"))).map_err(failed)?;
         Ok(Self { endpoint: format!("http://127.0.0.1:{port}"), stop, thread: Some(thread) })
     }
 

@@ -187,8 +187,7 @@ impl StreamSource for DynamoStream {
     }
 
     async fn children(&self, parent: &ShardId) -> Result<Vec<Shard>, StreamError> {
-        let filter =
-            sdk::ShardFilter::builder().r#type(ShardFilterType::ChildShards).shard_id(parent.as_str()).build();
+        let filter = sdk::ShardFilter::builder().r#type(ShardFilterType::ChildShards).shard_id(parent.as_str()).build();
         let call = self.client.describe_stream().stream_arn(&self.arn).shard_filter(filter);
         let answer = observe("DescribeStream", call.send())
             .await
@@ -202,9 +201,9 @@ impl StreamSource for DynamoStream {
         let call = self.client.get_shard_iterator().stream_arn(&self.arn).shard_id(shard.as_str());
         let call = match from {
             StreamPoint::Horizon => call.shard_iterator_type(ShardIteratorType::TrimHorizon),
-            StreamPoint::After(sequence) => call
-                .shard_iterator_type(ShardIteratorType::AfterSequenceNumber)
-                .sequence_number(sequence.digits()),
+            StreamPoint::After(sequence) => {
+                call.shard_iterator_type(ShardIteratorType::AfterSequenceNumber).sequence_number(sequence.digits())
+            }
         };
         let answer = observe("GetShardIterator", call.send())
             .await
