@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::*;
 use crate::event::Timestamp;
 use crate::handler::HandlerKind;
+use crate::handler::{HeaderValueSource, KinesisFormat};
 use crate::relay_table::Start;
 use crate::telemetry::LogFormat;
 

@@ -24,9 +24,9 @@ mod gauges;
 mod progress;
 mod task;
 
-pub use progress::Progress;
 pub use glob::Glob;
 pub use lanes::{Effect, Lanes, Stuck};
+pub use progress::Progress;
 pub use repair::{RepairOrder, Repaired};
 pub use sequencer::{Sequencer, Verdict};
 pub use settings::LaneSettings;

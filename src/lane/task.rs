@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use super::{Progress, Effect, LaneSettings, Lanes, Repaired, Subscription};
+use super::{Effect, LaneSettings, Lanes, Progress, Repaired, Subscription};
 use crate::event::{Root, Sequence};
 use crate::handler::{Accepted, Handler, HandlerError, HandlerName, RootBatch};
 use crate::relay_table::{Checkpoint, CheckpointStore};

@@ -188,7 +188,7 @@ impl RelayBuilder {
         cancel: CancellationToken,
     ) -> Result<(), RunError> {
         let (clock, random) = (Clock::system(), Random::from_entropy());
-        let tables = TableNames::new(&self.config.storage.dynamo.table_prefix);
+        let tables = TableNames::from_prefix(&self.config.storage.dynamo.table_prefix);
         let Some(stream) = connect(&clients, &tables.events, &health, &random, &cancel).await else { return Ok(()) };
         let table = Arc::new(RelayTable::new(&clients, &tables.relay, clock.clone()));
         let ports = RelayPorts {

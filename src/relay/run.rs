@@ -8,7 +8,7 @@ use tracing::info;
 use super::shards::{HandlerLanes, Shards};
 use super::{HandlerSpec, RelayPorts, RelaySettings};
 use crate::handler::HandlerName;
-use crate::lane::{Progress, LanesParts, LanesTask};
+use crate::lane::{LanesParts, LanesTask, Progress};
 use crate::storage::StorageError;
 use crate::stream::{Budget, ReaderParts, with_causes};
 use crate::time::{Backoff, BackoffPolicy};

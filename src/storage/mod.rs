@@ -3,15 +3,26 @@
 //! The ports the relay needs of them, [`EventSource`] and [`PositionStore`], with a DynamoDB adapter and one in memory each; and the
 //! library's own event store for writers. Every write is conditional; nothing here retries: that is its caller's decision.
 
+pub(crate) mod call;
 mod error;
+mod event_append;
 mod event_store;
 mod memory;
+mod position_advance;
 mod position_store;
 mod snapshot_store;
+mod table_check;
 mod tables;
 
 pub use error::StorageError;
+pub use event_append::{APPEND_BYTES_MAX, APPEND_EVENTS_MAX, EVENT_BYTES_MAX, NewEvent};
+pub use event_store::EventStore;
 pub use memory::{MemoryEvents, MemoryPositions};
+pub use position_store::{DynamoPositions, PositionCursor, PositionPage, PositionRow, Preloaded};
+pub use snapshot_store::{Snapshot, SnapshotPut, SnapshotStore};
+pub use tables::{
+    StreamState, TableNames, TableProgress, TableSpec, TableState, TablesError, create_all, describe_all,
+};
 
 use async_trait::async_trait;
 

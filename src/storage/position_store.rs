@@ -1,1 +1,282 @@
-//! (being written)
+//! The positions table: [`PositionStore`] on DynamoDB, and the listing of positions for operators.
+//!
+//! How a position is written is in `position_advance`. Reads that decide anything are consistent; listing is for people and is not.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::{KeysAndAttributes, ReturnConsumedCapacity};
+
+use super::call::{Call, Item, sequence_of, text, text_of};
+use super::{Advance, Advanced, LOAD_ROOTS_MAX, PositionStore, StorageError};
+use crate::aws::AwsClients;
+use crate::event::{Root, Sequence, Timestamp, escape, unescape};
+use crate::handler::HandlerName;
+use crate::time::Clock;
+
+/// How often keys that BatchGetItem left out are asked for, the first time included.
+const LOAD_ROUNDS_MAX: u32 = 4;
+/// The wait before they are asked for again, times the round.
+const LOAD_WAIT: Duration = Duration::from_millis(50);
+
+/// Partition key, S: `{handler}#{domain}#{edition}#{root}`.
+pub(super) const PK: &str = "pk";
+/// N: the position.
+pub(super) const SEQUENCE: &str = "sequence";
+/// S: when it was written.
+pub(super) const UPDATED_AT: &str = "updated_at";
+
+/// The positions table on DynamoDB. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct DynamoPositions {
+    pub(super) client: Client,
+    pub(super) table: String,
+    pub(super) clock: Clock,
+}
+
+/// One row of the positions table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PositionRow {
+    /// The handler.
+    pub handler: HandlerName,
+    /// The root.
+    pub root: Root,
+    /// The last sequence the handler has durably finished.
+    pub sequence: Sequence,
+    /// When it was written; none when that cannot be read.
+    pub updated_at: Option<Timestamp>,
+}
+
+/// A page of positions.
+#[derive(Debug, Clone, Default)]
+pub struct PositionPage {
+    /// The rows, in no order; a page may be empty and not be the last.
+    pub rows: Vec<PositionRow>,
+    /// Where the next page begins; none when this was the last.
+    pub next: Option<PositionCursor>,
+}
+
+/// A place in the positions table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PositionCursor(String);
+
+/// Positions read ahead by [`DynamoPositions::preload`].
+#[derive(Debug, Clone, Default)]
+pub struct Preloaded {
+    /// What was found.
+    pub positions: Vec<(HandlerName, Root, Sequence)>,
+    /// Whether that is all there is: a root not found then has no position.
+    pub complete: bool,
+}
+
+impl DynamoPositions {
+    /// The positions in `table`.
+    #[must_use]
+    pub fn new(clients: &AwsClients, table: &str, clock: Clock) -> Self {
+        Self { client: clients.dynamodb.clone(), table: table.to_owned(), clock }
+    }
+
+    /// Positions for an operator, read eventually: one when handler and root are given, otherwise a page of the whole table (which is
+    /// scanned) with those of the handler, of the root, or all. Rows that are no position are left out.
+    ///
+    /// # Errors
+    /// As the call failed.
+    pub async fn list(
+        &self,
+        handler: Option<&HandlerName>,
+        root: Option<&Root>,
+        after: Option<&PositionCursor>,
+    ) -> Result<PositionPage, StorageError> {
+        if let (Some(handler), Some(root)) = (handler, root) {
+            let call = self.call("GetItem", "dynamodb:GetItem");
+            let request = (self.client.get_item())
+                .table_name(&self.table)
+                .key(PK, text(position_key(handler, root)))
+                .return_consumed_capacity(ReturnConsumedCapacity::Total);
+            let answer = call.make(request.send()).await?;
+            call.consumed(answer.consumed_capacity());
+            return Ok(PositionPage {
+                rows: answer.item.as_ref().and_then(position_row).into_iter().collect(),
+                next: None,
+            });
+        }
+        let call = self.call("Scan", "dynamodb:Scan");
+        let mut request = (self.client.scan())
+            .table_name(&self.table)
+            .set_exclusive_start_key(after.map(|cursor| Item::from([(PK.to_owned(), text(&cursor.0))])))
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        if let Some(handler) = handler {
+            request = request
+                .filter_expression("begins_with(pk, :part)")
+                .expression_attribute_values(":part", text(format!("{}#", escape(handler.as_str()))));
+        } else if let Some(root) = root {
+            // What contains the root's key may still be another root's: the page is filtered again below.
+            request = request
+                .filter_expression("contains(pk, :part)")
+                .expression_attribute_values(":part", text(format!("#{}", root.key())));
+        }
+        let answer = call.make(request.send()).await?;
+        call.consumed(answer.consumed_capacity());
+        let rows = (answer.items.as_deref().unwrap_or_default().iter())
+            .filter_map(position_row)
+            .filter(|row| root.is_none_or(|root| row.root == *root))
+            .collect();
+        Ok(PositionPage { rows, next: answer.last_evaluated_key.as_ref().and_then(cursor) })
+    }
+
+    /// Reads ahead the positions of some handlers, consistently, with at most `pages_max` pages (1 MB each) of a Scan.
+    ///
+    /// # Errors
+    /// As a call failed.
+    pub async fn preload(&self, handlers: &[HandlerName], pages_max: usize) -> Result<Preloaded, StorageError> {
+        let call = self.call("Scan", "dynamodb:Scan");
+        let mut preloaded = Preloaded::default();
+        let mut start = None;
+        for _ in 0..pages_max {
+            let request = (self.client.scan())
+                .table_name(&self.table)
+                .consistent_read(true)
+                .set_exclusive_start_key(start)
+                .return_consumed_capacity(ReturnConsumedCapacity::Total);
+            let answer = call.make(request.send()).await?;
+            call.consumed(answer.consumed_capacity());
+            for row in answer.items.as_deref().unwrap_or_default().iter().filter_map(position_row) {
+                if handlers.contains(&row.handler) {
+                    preloaded.positions.push((row.handler, row.root, row.sequence));
+                }
+            }
+            start = answer.last_evaluated_key.filter(|key| !key.is_empty());
+            if start.is_none() {
+                preloaded.complete = true;
+                break;
+            }
+        }
+        Ok(preloaded)
+    }
+
+    pub(super) fn call(&self, operation: &'static str, action: &'static str) -> Call<'_> {
+        Call { operation, action, table: &self.table }
+    }
+
+    pub(super) fn unreadable(&self, key: &str) -> StorageError {
+        StorageError::Unreadable {
+            table: self.table.clone(),
+            key: key.to_owned(),
+            reason: "`sequence` is no whole number (N) from 0",
+        }
+    }
+
+    /// The position in a row: none for a row that only carries marks.
+    fn position(&self, item: &Item) -> Result<Option<Sequence>, StorageError> {
+        match (sequence_of(item, SEQUENCE), item.contains_key(SEQUENCE)) {
+            (None, true) => Err(self.unreadable(text_of(item, PK).unwrap_or("-"))),
+            (sequence, _) => Ok(sequence),
+        }
+    }
+
+    /// The rows of these keys, asked for until all are answered.
+    async fn rows(&self, keys: HashSet<String>) -> Result<HashMap<String, Sequence>, StorageError> {
+        let call = self.call("BatchGetItem", "dynamodb:BatchGetItem");
+        let mut found = HashMap::with_capacity(keys.len());
+        let mut open: Vec<Item> = keys.into_iter().map(|key| Item::from([(PK.to_owned(), text(key))])).collect();
+        for round in 0..LOAD_ROUNDS_MAX {
+            if open.is_empty() {
+                return Ok(found);
+            }
+            tokio::time::sleep(LOAD_WAIT * round).await;
+            let wanted = KeysAndAttributes::builder()
+                .set_keys(Some(open))
+                .consistent_read(true)
+                .projection_expression("pk, #sequence")
+                .expression_attribute_names("#sequence", SEQUENCE)
+                .build()
+                .expect("the keys are set");
+            let request = (self.client.batch_get_item())
+                .request_items(&self.table, wanted)
+                .return_consumed_capacity(ReturnConsumedCapacity::Total);
+            let answer = call.make(request.send()).await?;
+            call.consumed(answer.consumed_capacity());
+            for item in answer.responses.into_iter().flatten().flat_map(|(_, items)| items) {
+                if let (Some(sequence), Some(key)) = (self.position(&item)?, text_of(&item, PK)) {
+                    found.insert(key.to_owned(), sequence);
+                }
+            }
+            open = answer.unprocessed_keys.into_iter().flatten().flat_map(|(_, left)| left.keys).collect();
+        }
+        if open.is_empty() {
+            return Ok(found);
+        }
+        Err(StorageError::Throttled { operation: call.operation, table: self.table.clone() })
+    }
+}
+
+/// The key of a position: the handler's name, escaped, before the root's key as it stands.
+pub(super) fn position_key(handler: &HandlerName, root: &Root) -> String {
+    format!("{}#{}", escape(handler.as_str()), root.key())
+}
+
+fn parse_key(key: &str) -> Option<(HandlerName, Root)> {
+    let (handler, root) = key.split_once('#')?;
+    Some((HandlerName::new(&unescape(handler)?).ok()?, Root::parse(root).ok()?))
+}
+
+fn position_row(item: &Item) -> Option<PositionRow> {
+    let (handler, root) = parse_key(text_of(item, PK)?)?;
+    let sequence = sequence_of(item, SEQUENCE)?;
+    let updated_at = text_of(item, UPDATED_AT).and_then(|moment| Timestamp::parse(moment).ok());
+    Some(PositionRow { handler, root, sequence, updated_at })
+}
+
+fn cursor(key: &Item) -> Option<PositionCursor> {
+    text_of(key, PK).map(|pk| PositionCursor(pk.to_owned()))
+}
+
+#[async_trait]
+impl PositionStore for DynamoPositions {
+    async fn load(&self, handler: &HandlerName, roots: &[Root]) -> Result<Vec<Option<Sequence>>, StorageError> {
+        if roots.len() > LOAD_ROOTS_MAX {
+            let reason = format!("{} positions asked for at once, more than {LOAD_ROOTS_MAX}", roots.len());
+            return Err(StorageError::Invalid { reason });
+        }
+        let keys: Vec<String> = roots.iter().map(|root| position_key(handler, root)).collect();
+        let found = self.rows(keys.iter().cloned().collect()).await?;
+        Ok(keys.iter().map(|key| found.get(key).copied()).collect())
+    }
+
+    async fn advance(&self, handler: &HandlerName, advances: &[Advance]) -> Vec<Result<Advanced, StorageError>> {
+        self.advance_all(handler, advances).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::call::number;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_key_names_its_handler_and_root(
+            name in "[^@\\p{Cc}]{1,30}", domain in ".{1,10}", edition in ".{0,10}", id in ".{1,10}", sequence: u64
+        ) {
+            let (handler, root) = (HandlerName::new(&name).unwrap(), Root::new(&domain, &edition, &id).unwrap());
+            let key = position_key(&handler, &root);
+            let item = Item::from([
+                (PK.to_owned(), text(key)),
+                (SEQUENCE.to_owned(), number(Sequence(sequence))),
+                (UPDATED_AT.to_owned(), text("2026-01-31T12:00:00Z")),
+            ]);
+            let updated_at = Timestamp::parse("2026-01-31T12:00:00Z").ok();
+            prop_assert_eq!(position_row(&item), Some(PositionRow { handler, root, sequence: Sequence(sequence), updated_at }));
+        }
+
+        #[test]
+        fn no_key_panics(key in ".{0,60}") {
+            if let Some((handler, root)) = parse_key(&key) {
+                prop_assert_eq!(position_key(&handler, &root), key);
+            }
+        }
+    }
+}

@@ -1,11 +1,37 @@
 //! The integration tests: the whole crate against real components, in one binary, one module for each behaviour.
 //!
 //! A missing component fails its tests with a message that says what to install; nothing is ever skipped.
+//!
+//! A scenario of `scenarios!` is a function of the clients and a table prefix, so that it runs against any DynamoDB.
 #![expect(clippy::unwrap_used, reason = "a test that panics says where")]
+
+/// Makes one test a scenario, each with an embedded pair of its own.
+macro_rules! scenarios {
+    ($($name:ident),* $(,)?) => {
+        mod on_embedded {
+            $(
+                #[tokio::test]
+                async fn $name() {
+                    let embedded = crate::embedded::Embedded::start().await;
+                    super::$name(&embedded.aws, concat!("it-", stringify!($name))).await;
+                }
+            )*
+        }
+    };
+}
+pub(crate) use scenarios;
 
 mod support;
 mod binary;
 mod cli;
+mod embedded;
 mod emulators;
+mod events;
 mod handlers;
+mod local;
+mod positions;
+mod relay_table;
+mod snapshots;
+mod stream;
+mod tables;
 mod tidy;
