@@ -1,4 +1,5 @@
-//! One call to DynamoDB, as every adapter makes it: counted, its capacity recorded, its error told apart; and the values of the SDK.
+//! One call to DynamoDB, as every adapter makes it: counted, its capacity recorded, its error told apart; and the
+//! values of the SDK.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -68,15 +69,16 @@ pub(crate) struct Call<'a> {
 
 impl Call<'_> {
     /// Makes the call and counts it.
-    pub(crate) async fn make<T, E, R>(
+    pub(crate) fn make<T, E, R>(
         self,
         call: impl Future<Output = Result<T, SdkError<E, R>>>,
-    ) -> Result<T, StorageError>
+    ) -> impl Future<Output = Result<T, StorageError>>
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
         R: std::fmt::Debug + Send + Sync + 'static,
     {
-        observe(self.operation, call).await.map_err(|error| self.failed(error))
+        let answer = observe(self.operation, call);
+        async move { answer.await.map_err(|error| self.failed(error)) }
     }
 
     /// Records what the call consumed.
