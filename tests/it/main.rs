@@ -31,6 +31,7 @@ mod handlers;
 mod local;
 mod positions;
 mod relay_table;
+mod relaying;
 mod snapshots;
 mod stream;
 mod tables;
