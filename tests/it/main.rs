@@ -26,6 +26,7 @@ mod binary;
 mod cli;
 mod embedded;
 mod emulators;
+mod examples;
 mod events;
 mod handlers;
 mod local;
