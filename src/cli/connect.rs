@@ -20,6 +20,16 @@ pub(super) struct Service {
     pub(super) setting: &'static str,
 }
 
+impl Service {
+    /// What to check when it cannot be reached.
+    pub(super) fn checks(&self) -> String {
+        match self.endpoint {
+            Some(_) => format!("check that {} runs there, and {}", self.name, self.setting),
+            None => format!("check the network and the region, and whether {} is to be set", self.setting),
+        }
+    }
+}
+
 impl std::fmt::Display for Service {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.endpoint {

@@ -18,6 +18,8 @@ type Source = Box<dyn Error + Send + Sync>;
 
 /// How much of a service's own message is shown.
 const MESSAGE_CHARS_MAX: usize = 200;
+/// How the SDK says that a call took longer than its time-out.
+const TIMED_OUT: &str = "request has timed out";
 
 /// Why a service did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -26,26 +28,24 @@ pub enum ServiceTrouble {
     #[error("no AWS region is configured: set storage.dynamo.region, AWS_REGION, or a region in the AWS profile")]
     NoRegion,
     /// Nobody listens, or nobody is reached.
-    #[error("cannot connect to {service}: {reason}; check that it runs there, and {setting}")]
+    #[error("cannot connect to {service}: {reason}; {checks}")]
     Connect {
         /// The service and where it is.
         service: String,
         /// Such as `connection refused`.
         reason: String,
-        /// The setting that says where it is.
-        setting: &'static str,
+        /// What to check.
+        checks: String,
     },
     /// Somebody listens, but there was no answer.
-    #[error("{service} {reason}; check that it is {name} that listens there, and {setting}")]
+    #[error("{service} {reason}; {checks}")]
     NoAnswer {
         /// The service and where it is.
         service: String,
-        /// Its name alone.
-        name: &'static str,
         /// What happened instead.
         reason: String,
-        /// The setting that says where it is.
-        setting: &'static str,
+        /// What to check.
+        checks: String,
     },
     /// The standard chain found no credentials.
     #[error(
@@ -54,7 +54,10 @@ pub enum ServiceTrouble {
     )]
     NoCredentials,
     /// A source of credentials is there, but gives none.
-    #[error("the AWS credentials cannot be loaded: {reason}; try `aws sts get-caller-identity`, or `aws sso login`")]
+    #[error(
+        "the AWS credentials cannot be loaded: {reason}; log in (`aws sso login`), or set AWS_PROFILE or \
+         AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    )]
     CredentialsNotLoaded {
         /// What the source said.
         reason: String,
@@ -141,13 +144,12 @@ impl ServiceTrouble {
         let connect = |reason: &str| Self::Connect {
             service: service.to_string(),
             reason: reason.to_owned(),
-            setting: service.setting,
+            checks: service.checks(),
         };
         let no_answer = |reason: &str| Self::NoAnswer {
             service: service.to_string(),
-            name: service.name,
             reason: reason.to_owned(),
-            setting: service.setting,
+            checks: service.checks(),
         };
         if let Some(meta) = error.downcast_ref::<ErrorMetadata>() {
             let code = meta.code()?;
@@ -164,6 +166,10 @@ impl ServiceTrouble {
         }
         if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_incomplete_message) {
             return Some(no_answer("closed the connection without an answer"));
+        }
+        // The SDK's own time-outs have no type that could be named.
+        if error.to_string() == TIMED_OUT {
+            return Some(no_answer("did not answer in time"));
         }
         match error.downcast_ref::<io::Error>()?.kind() {
             io::ErrorKind::ConnectionRefused => Some(connect("connection refused")),
@@ -186,4 +192,52 @@ fn innermost(error: &(dyn Error + 'static)) -> String {
 /// The error and its causes, from the outside in.
 fn chain<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
     std::iter::successors(Some(error), |error| (*error).source())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aws_sdk_dynamodb::error::SdkError;
+    use aws_sdk_dynamodb::operation::describe_table::DescribeTableError;
+
+    fn explained(error: SdkError<DescribeTableError, ()>, endpoint: Option<&str>) -> String {
+        let service = Service {
+            name: "DynamoDB",
+            endpoint: endpoint.map(str::to_owned),
+            region: "eu-central-1".into(),
+            setting: "storage.dynamo.endpoint",
+        };
+        ServiceTrouble::of_call(&service, "DescribeTable", error).to_string()
+    }
+
+    #[test]
+    fn a_call_that_took_too_long_is_told_by_the_sdks_words() {
+        let text = explained(SdkError::timeout_error("operation timeout after 15s"), Some("http://localhost:8000"));
+        assert!(text.starts_with("DynamoDB at http://localhost:8000 did not answer in time; check that"), "{text}");
+    }
+
+    #[test]
+    fn without_an_endpoint_the_region_is_what_to_check() {
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let text = explained(SdkError::dispatch_failure(ConnectorError::io(refused.into())), None);
+        assert!(
+            text.starts_with("cannot connect to DynamoDB in eu-central-1: connection refused; check the"),
+            "{text}"
+        );
+    }
+
+    /// Loading credentials may fail for a refused connection to their source: that is not the service's.
+    #[test]
+    fn credentials_go_before_connections() {
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let source = CredentialsError::provider_error(refused);
+        let error = SdkError::dispatch_failure(ConnectorError::other(source.into(), None));
+        assert!(explained(error, None).starts_with("the AWS credentials cannot be loaded: connection refused; log in"));
+    }
+
+    #[test]
+    fn what_is_not_known_is_left_as_it_is() {
+        let error = SdkError::construction_failure("no such thing");
+        assert_eq!(explained(error, None), "DescribeTable of DynamoDB in eu-central-1 failed");
+    }
 }

@@ -378,7 +378,7 @@ fn an_endpoint_that_is_down_is_one_clear_line() {
     for command in COMMANDS {
         let line = operator.run(command).failed(&[
             &format!("cannot connect to DynamoDB at {endpoint}: connection refused"),
-            "check that it runs there, and storage.dynamo.endpoint (DYNAMO_ENDPOINT)",
+            "check that DynamoDB runs there, and storage.dynamo.endpoint (DYNAMO_ENDPOINT)",
         ]);
         assert!(!line.contains("tcp connect"), "the SDK's own wrapping is left out: {line}");
     }
