@@ -80,8 +80,8 @@ pub struct AwsClients {
 }
 
 impl AwsClients {
-    /// Builds the clients. Nothing is called yet but what tells the region (environment, profile, instance metadata), and that only
-    /// when it is not given.
+    /// Builds the clients. Nothing is called yet but what tells the region (environment, profile, instance metadata),
+    /// and that only when it is not given.
     pub async fn new(settings: &AwsSettings) -> Self {
         let http =
             aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
@@ -129,7 +129,8 @@ impl AwsClients {
         format!("aws dynamodb update-table --table-name {table} --stream-specification {specification}{options}")
     }
 
-    /// The options that point the AWS CLI at the same DynamoDB, with a space before each; for commands shown to an operator.
+    /// The options that point the AWS CLI at the same DynamoDB, with a space before each; for commands shown to an
+    /// operator.
     #[must_use]
     pub fn cli_options(&self) -> String {
         let option =

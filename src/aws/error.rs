@@ -89,18 +89,22 @@ pub fn classify_code(code: &str, message: Option<&str>) -> AwsFailure {
     }
 }
 
-/// Makes a call and counts it by its outcome. Errors are boxed: they carry the whole answer.
+/// Makes a call and counts it by its outcome. The call is boxed, because the SDK's futures have some 20 KB; so is its
+/// error, which carries the whole answer.
 ///
 /// # Errors
 /// The call's own.
-pub async fn observe<T, E: ProvideErrorMetadata, R>(
+pub fn observe<T, E: ProvideErrorMetadata, R>(
     operation: &'static str,
     call: impl Future<Output = Result<T, SdkError<E, R>>>,
-) -> Result<T, Box<SdkError<E, R>>> {
-    let answer = call.await.map_err(Box::new);
-    let outcome = answer.as_ref().map_or_else(|error| classify(error).outcome(), |_| "ok");
-    telemetry::record_aws_call(operation, outcome);
-    answer
+) -> impl Future<Output = Result<T, Box<SdkError<E, R>>>> {
+    let call = Box::pin(call);
+    async move {
+        let answer = call.await.map_err(Box::new);
+        let outcome = answer.as_ref().map_or_else(|error| classify(error).outcome(), |_| "ok");
+        telemetry::record_aws_call(operation, outcome);
+        answer
+    }
 }
 
 #[cfg(test)]

@@ -50,7 +50,7 @@ impl HandlerName {
 
 impl fmt::Display for HandlerName {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
+        formatter.pad(&self.0)
     }
 }
 

@@ -1,7 +1,8 @@
 //! The embedded DynamoDB with Streams (dynoxide), in memory or in one SQLite file.
 //!
-//! What dynoxide leaves to its host is done here: two indexes on its change log, without which every write reads the whole log; and
-//! the trimming of the log, which nothing else ever shortens. Time to live is not swept: rows of these tables never expire.
+//! What dynoxide leaves to its host is done here: two indexes on its change log, without which every write reads the
+//! whole log; and the trimming of the log, which nothing else ever shortens. Time to live is not swept: rows of these
+//! tables never expire.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,9 +21,9 @@ const SERVICE: &str = "DynamoDB";
 const FILE: &str = "dynamodb.sqlite";
 
 /// How long the stream keeps a record, as AWS's does.
-const STREAM_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
+const STREAM_RETENTION: Duration = Duration::from_hours(24);
 /// How often older records are trimmed.
-const TRIM_INTERVAL: Duration = Duration::from_secs(60 * 60);
+const TRIM_INTERVAL: Duration = Duration::from_hours(1);
 /// Records trimmed in one statement, so that writers wait shortly.
 const TRIM_RECORDS_MAX: usize = 1000;
 
@@ -45,8 +46,8 @@ pub struct EmbeddedDynamo {
 }
 
 impl EmbeddedDynamo {
-    /// Starts it on a free loopback port: in memory, or with its tables in the directory `data`, which is made if it is missing. Blocks
-    /// for some milliseconds.
+    /// Starts it on a free loopback port: in memory, or with its tables in the directory `data`, which is made if it is
+    /// missing. Blocks for some milliseconds.
     ///
     /// # Errors
     /// When the port or the data cannot be had.
@@ -54,8 +55,8 @@ impl EmbeddedDynamo {
         let Some(directory) = data else {
             let instance = INSTANCES.fetch_add(1, Ordering::Relaxed);
             let name = format!("file:angzarr-{}-{instance}?mode=memory&cache=shared", std::process::id());
-            // In memory the log lives no longer than the rows it tells of: it is not trimmed, because a second connection of a
-            // shared cache makes writers fail that meet it.
+            // In memory the log lives no longer than the rows it tells of: it is not trimmed, because a second
+            // connection of a shared cache makes writers fail that meet it.
             return Self::open(&name, None);
         };
         std::fs::create_dir_all(directory).map_err(|error| unusable(directory, error))?;

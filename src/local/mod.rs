@@ -1,7 +1,9 @@
-//! An embedded DynamoDB and an embedded Kinesis on loopback ports, for `angzarr-relay local` and the tests (cargo feature `local`).
+//! An embedded DynamoDB and an embedded Kinesis on loopback ports, for `angzarr-relay local` and the tests (cargo
+//! feature `local`).
 //!
-//! Each runs on a thread and runtime of its own, because both work synchronously under locks of theirs, and each stops when it is
-//! stopped or dropped. They accept any credentials. What they answer differently from AWS is met where their answers are read.
+//! Each runs on a thread and runtime of its own, because both work synchronously under locks of theirs, and each stops
+//! when it is stopped or dropped. They accept any credentials. What they answer differently from AWS is met where their
+//! answers are read.
 
 mod dynamo;
 mod kinesis;

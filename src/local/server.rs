@@ -48,8 +48,8 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Starts a thread with a runtime and lets `serve` serve on a free loopback port until the token is cancelled. Returns when the
-    /// port is open.
+    /// Starts a thread with a runtime and lets `serve` serve on a free loopback port until the token is cancelled.
+    /// Returns when the port is open.
     pub(super) fn start<F>(
         service: &'static str,
         serve: impl FnOnce(TcpListener, CancellationToken) -> F + Send + 'static,
@@ -63,7 +63,7 @@ impl Server {
         let (tell, told) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name(format!("local-{}", service.to_lowercase()))
-            .spawn(move || run(serve, &tell, stopped))
+            .spawn(move || run(serve, &tell, &stopped))
             .map_err(failed)?;
         let port =
             told.recv().unwrap_or_else(|_| Err(io::Error::other("the service's thread ended"))).map_err(failed)?;
@@ -89,7 +89,7 @@ impl Drop for Server {
 fn run<F: Future<Output = ()>>(
     serve: impl FnOnce(TcpListener, CancellationToken) -> F,
     tell: &mpsc::Sender<io::Result<u16>>,
-    stopped: CancellationToken,
+    stopped: &CancellationToken,
 ) {
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
         Ok(runtime) => runtime,

@@ -1,8 +1,8 @@
 //! The relay's table on DynamoDB: rows of checkpoints and of registered handlers.
 //!
-//! Rows: `pk = checkpoints#{handler}`, `sk` = shard id, `sequence` S (digits: up to 40, more than a Number holds) or `finished` BOOL,
-//! `updated_at` S; and `pk = handlers`, `sk` = handler, `start` S, `started_at` S (not for a start at the beginning),
-//! `registered_at` S. Invariant: a handler's row is written once and never changed.
+//! Rows: `pk = checkpoints#{handler}`, `sk` = shard id, `sequence` S (digits: up to 40, more than a Number holds) or
+//! `finished` BOOL, `updated_at` S; and `pk = handlers`, `sk` = handler, `start` S, `started_at` S (not for a start at
+//! the beginning), `registered_at` S. Invariant: a handler's row is written once and never changed.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,8 @@ use crate::storage::call::{Call, Item, text, text_of};
 use crate::stream::{ShardId, StreamSequence};
 use crate::time::Clock;
 
-/// Pages of checkpoints one load reads at most (1 MB each, some 5,000 shards): a handler with more has rows nobody forgot.
+/// Pages of checkpoints one load reads at most (1 MB each, some 5,000 shards): a handler with more has rows nobody
+/// forgot.
 const LOAD_PAGES_MAX: usize = 100;
 
 const PK: &str = "pk";
@@ -216,7 +217,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_checkpoint_survives_its_row(name in "[^@\\p{Cc}]{1,30}", id in ".{1,60}", digits in "[0-9]{1,40}", end: bool) {
+        fn a_checkpoint_survives_its_row(
+            name in "[^@\\p{Cc}]{1,30}", id in ".{1,60}", digits in "[0-9]{1,40}", end: bool
+        ) {
             let (handler, shard) = (HandlerName::new(&name).unwrap(), ShardId::new(&id));
             let checkpoint = if end { Checkpoint::Finished } else { Checkpoint::At(StreamSequence::new(&digits)) };
             let item = encode_checkpoint(&handler, &shard, &checkpoint, Timestamp::from_unix_millis(0));

@@ -1,4 +1,5 @@
-//! One call to DynamoDB, as every adapter makes it: counted, its capacity recorded, its error told apart; and the values of the SDK.
+//! One call to DynamoDB, as every adapter makes it: counted, its capacity recorded, its error told apart; and the
+//! values of the SDK.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -68,15 +69,16 @@ pub(crate) struct Call<'a> {
 
 impl Call<'_> {
     /// Makes the call and counts it.
-    pub(crate) async fn make<T, E, R>(
+    pub(crate) fn make<T, E, R>(
         self,
         call: impl Future<Output = Result<T, SdkError<E, R>>>,
-    ) -> Result<T, StorageError>
+    ) -> impl Future<Output = Result<T, StorageError>>
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
         R: std::fmt::Debug + Send + Sync + 'static,
     {
-        observe(self.operation, call).await.map_err(|error| self.failed(error))
+        let answer = observe(self.operation, call);
+        async move { answer.await.map_err(|error| self.failed(error)) }
     }
 
     /// Records what the call consumed.
@@ -93,20 +95,23 @@ impl Call<'_> {
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
         R: std::fmt::Debug + Send + Sync + 'static,
     {
-        let message = error.as_service_error().and_then(ProvideErrorMetadata::message).unwrap_or_default().to_owned();
-        self.error(classify(&*error), &message, error)
+        let service = error.as_service_error();
+        let said = |part: Option<&str>| part.unwrap_or_default().to_owned();
+        let (code, message) =
+            (said(service.and_then(|error| error.code())), said(service.and_then(|error| error.message())));
+        self.error(classify(&*error), &format!("{code}: {message}"), error)
     }
 
     /// The error of one part of a batch or transaction, by its code.
     pub(crate) fn part_failed(self, code: &str, message: Option<&str>) -> StorageError {
-        let message = message.unwrap_or_default();
-        self.error(classify_code(code, Some(message)), message, format!("{code}: {message}"))
+        let said = format!("{code}: {}", message.unwrap_or_default());
+        self.error(classify_code(code, message), &said.clone(), said)
     }
 
     fn error(
         self,
         kind: AwsFailure,
-        message: &str,
+        said: &str,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> StorageError {
         let Self { operation, action, table } = self;
@@ -115,9 +120,9 @@ impl Call<'_> {
             AwsFailure::Denied => StorageError::Denied { action, resource: table.into(), source: source.into() },
             AwsFailure::NotFound => StorageError::NoTable { table: table.into() },
             AwsFailure::Conflict => StorageError::Conflict { operation, table: table.into() },
-            AwsFailure::Validation => StorageError::Invalid {
-                reason: format!("{operation} on `{table}` breaks a rule of DynamoDB: {message}"),
-            },
+            AwsFailure::Validation => {
+                StorageError::Invalid { reason: format!("{operation} on `{table}` breaks a rule of DynamoDB: {said}") }
+            }
             AwsFailure::Credentials
             | AwsFailure::ConditionFailed
             | AwsFailure::TransactionCancelled

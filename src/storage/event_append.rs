@@ -1,15 +1,15 @@
 //! Appending to the event store: the one way in which events come to be.
 //!
-//! # What an append guarantees
-//! Each row is put under the condition that there is none with its key, so of two writers that begin at the same sequence exactly one
-//! succeeds. The numbers of a root stay without gaps, because before anything is written a consistent read shows that the event before
-//! the first exists (or, for a new root, that the root does not begin elsewhere). Reading first, rather than a condition in the same
-//! transaction, is sound because events are never removed: what stood there still stands. It is also cheaper (a read unit instead of
-//! two write units a kilobyte of the event before) and leaves all 100 items of a transaction to events.
+//! # What an append guarantees Each row is put under the condition that there is none with its key, so of two writers
+//! that begin at the same sequence exactly one succeeds. The numbers of a root stay without gaps, because before
+//! anything is written a consistent read shows that the event before the first exists (or, for a new root, that the
+//! root does not begin elsewhere). Reading first, rather than a condition in the same transaction, is sound because
+//! events are never removed: what stood there still stands. It is also cheaper (a read unit instead of two write units
+//! a kilobyte of the event before) and leaves all 100 items of a transaction to events.
 //!
-//! # Lost replies
-//! When an append fails with [`StorageError::Unavailable`] it may have happened. One made by [`EventStore::append_with_token`] can be made
-//! again with the same token within ten minutes: it has its effect once. After [`EventStore::append`], read the root first.
+//! # Lost replies When an append fails with [`StorageError::Unavailable`] it may have happened. One made by
+//! [`EventStore::append_with_token`] can be made again with the same token within ten minutes: it has its effect once.
+//! After [`EventStore::append`], read the root first.
 
 use aws_sdk_dynamodb::config::{Config, retry::RetryConfig};
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
@@ -83,13 +83,13 @@ impl NewEvent {
 }
 
 impl EventStore {
-    /// Appends events to a root behind the last event its writer saw, `expected` (none: the root is new, its first event is 0); all of
-    /// them or none. Answers the sequence of the last. At most [`APPEND_EVENTS_MAX`] events of [`EVENT_BYTES_MAX`] each and
-    /// [`APPEND_BYTES_MAX`] together.
+    /// Appends events to a root behind the last event its writer saw, `expected` (none: the root is new, its first
+    /// event is 0); all of them or none. Answers the sequence of the last. At most [`APPEND_EVENTS_MAX`] events of
+    /// [`EVENT_BYTES_MAX`] each and [`APPEND_BYTES_MAX`] together.
     ///
-    /// # Errors
-    /// [`StorageError::LostRace`] when another writer was first, [`StorageError::NotContiguous`] when the root has no event `expected`,
-    /// [`StorageError::Invalid`] when a rule is broken: nothing was written then. After [`StorageError::Unavailable`] that is unknown.
+    /// # Errors [`StorageError::LostRace`] when another writer was first, [`StorageError::NotContiguous`] when the root
+    /// has no event `expected`, [`StorageError::Invalid`] when a rule is broken: nothing was written then. After
+    /// [`StorageError::Unavailable`] that is unknown.
     pub async fn append(
         &self,
         root: &Root,
@@ -105,8 +105,8 @@ impl EventStore {
         Ok(rows.last)
     }
 
-    /// As [`EventStore::append`], as one transaction (twice the write units for a single event) under a token of 1 to 36 characters. The
-    /// same append may be made again with the same token within ten minutes and has its effect once.
+    /// As [`EventStore::append`], as one transaction (twice the write units for a single event) under a token of 1 to
+    /// 36 characters. The same append may be made again with the same token within ten minutes and has its effect once.
     ///
     /// # Errors
     /// As [`EventStore::append`].
@@ -126,8 +126,9 @@ impl EventStore {
         Ok(rows.last)
     }
 
-    /// Checks that the event before the append exists; for a new root, that the root does not begin above 0. Whether the place of the
-    /// append is free is left to the write's condition, so that a repeated append with a token is answered as the first was.
+    /// Checks that the event before the append exists; for a new root, that the root does not begin above 0. Whether
+    /// the place of the append is free is left to the write's condition, so that a repeated append with a token is
+    /// answered as the first was.
     async fn check_predecessor(&self, root: &Root, expected: Option<Sequence>) -> Result<(), StorageError> {
         let at = expected.unwrap_or(Sequence::FIRST);
         let call = self.query_call();

@@ -28,8 +28,8 @@ impl EventStore {
         Self { client: clients.dynamodb.clone(), table: table.to_owned(), random }
     }
 
-    /// One page of a root's rows from the sequence `from` on, at most `rows_max` and about 1 MB of them. A row that is no event comes as
-    /// an error in its place.
+    /// One page of a root's rows from the sequence `from` on, at most `rows_max` and about 1 MB of them. A row that is
+    /// no event comes as an error in its place.
     ///
     /// # Errors
     /// As the call failed.

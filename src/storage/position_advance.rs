@@ -1,8 +1,10 @@
-//! Writing positions: BatchExecuteStatement, 25 statements a call, which costs a tenth of the client CPU of single updates.
+//! Writing positions: BatchExecuteStatement, 25 statements a call, which costs a tenth of the client CPU of single
+//! updates.
 //!
-//! A statement cannot both insert and update. So each advance begins with the one that its caller's belief suggests, goes on with the
-//! other when that finds the row missing or there, and ends with a single UpdateItem, which can do both. Invariant: every step carries
-//! the condition of the port, so none can take a position back, whatever is lost or repeated.
+//! A statement cannot both insert and update. So each advance begins with the one that its caller's belief suggests,
+//! goes on with the other when that finds the row missing or there, and ends with a single UpdateItem, which can do
+//! both. Invariant: every step carries the condition of the port, so none can take a position back, whatever is lost or
+//! repeated.
 
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{
@@ -225,10 +227,10 @@ mod tests {
         BatchStatementError::builder().code(code).set_item(item).build()
     }
 
-    fn row(sequence: Option<u64>) -> Option<Item> {
+    fn row(sequence: Option<u64>) -> Item {
         let mut item = Item::from([(PK.to_owned(), text("h#d##r"))]);
         item.extend(sequence.map(|sequence| (SEQUENCE.to_owned(), number(Sequence(sequence)))));
-        Some(item)
+        item
     }
 
     fn shown(step: Step, error: &BatchStatementError, last_statement: bool) -> String {
@@ -243,14 +245,14 @@ mod tests {
     fn a_refused_statement_goes_on_with_what_can_settle_it() {
         use BatchStatementErrorCodeEnum::{ConditionalCheckFailed, DuplicateItem, ThrottlingError};
         for (step, code, item, last, expected) in [
-            (Step::Update, ConditionalCheckFailed, row(Some(9)), false, "Refused { durable: Sequence(9) }"),
-            (Step::Update, ConditionalCheckFailed, row(Some(9)), true, "Refused { durable: Sequence(9) }"),
+            (Step::Update, ConditionalCheckFailed, Some(row(Some(9))), false, "Refused { durable: Sequence(9) }"),
+            (Step::Update, ConditionalCheckFailed, Some(row(Some(9))), true, "Refused { durable: Sequence(9) }"),
             (Step::Update, ConditionalCheckFailed, None, false, "Insert"),
             (Step::Update, ConditionalCheckFailed, None, true, "Upsert"),
-            (Step::Update, ConditionalCheckFailed, row(None), false, "Upsert"),
+            (Step::Update, ConditionalCheckFailed, Some(row(None)), false, "Upsert"),
             (Step::Insert, DuplicateItem, None, false, "Update"),
-            (Step::Insert, DuplicateItem, row(Some(3)), false, "Update"),
-            (Step::Insert, DuplicateItem, row(None), false, "Upsert"),
+            (Step::Insert, DuplicateItem, Some(row(Some(3))), false, "Update"),
+            (Step::Insert, DuplicateItem, Some(row(None)), false, "Upsert"),
             (Step::Insert, DuplicateItem, None, true, "Upsert"),
             (Step::Update, ThrottlingError, None, false, "failed"),
         ] {

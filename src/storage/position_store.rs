@@ -1,6 +1,7 @@
 //! The positions table: [`PositionStore`] on DynamoDB, and the listing of positions for operators.
 //!
-//! How a position is written is in `position_advance`. Reads that decide anything are consistent; listing is for people and is not.
+//! How a position is written is in `position_advance`. Reads that decide anything are consistent; listing is for people
+//! and is not.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -78,8 +79,8 @@ impl DynamoPositions {
         Self { client: clients.dynamodb.clone(), table: table.to_owned(), clock }
     }
 
-    /// Positions for an operator, read eventually: one when handler and root are given, otherwise a page of the whole table (which is
-    /// scanned) with those of the handler, of the root, or all. Rows that are no position are left out.
+    /// Positions for an operator, read eventually: one when handler and root are given, otherwise a page of the whole
+    /// table (which is scanned) with those of the handler, of the root, or all. Rows that are no position are left out.
     ///
     /// # Errors
     /// As the call failed.
@@ -269,7 +270,8 @@ mod tests {
                 (UPDATED_AT.to_owned(), text("2026-01-31T12:00:00Z")),
             ]);
             let updated_at = Timestamp::parse("2026-01-31T12:00:00Z").ok();
-            prop_assert_eq!(position_row(&item), Some(PositionRow { handler, root, sequence: Sequence(sequence), updated_at }));
+            let row = PositionRow { handler, root, sequence: Sequence(sequence), updated_at };
+            prop_assert_eq!(position_row(&item), Some(row));
         }
 
         #[test]

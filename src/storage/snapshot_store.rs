@@ -1,11 +1,12 @@
-//! The snapshots table: the newest state of a root that somebody computed from its events, to begin from when it is loaded.
+//! The snapshots table: the newest state of a root that somebody computed from its events, to begin from when it is
+//! loaded.
 //!
-//! One row a root. What a state holds is its writer's; the relay itself reads no snapshots. Invariant: a snapshot is only ever replaced
-//! by one of a later sequence.
+//! One row a root. What a state holds is its writer's; the relay itself reads no snapshots. Invariant: a snapshot is
+//! only ever replaced by one of a later sequence.
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
-use aws_sdk_dynamodb::types::{ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure};
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure};
 use bytes::Bytes;
 
 use super::call::{Call, Item, binary, number, sequence_of, text};
@@ -136,8 +137,8 @@ impl SnapshotStore {
 fn decode(mut item: Item) -> Result<Snapshot, &'static str> {
     let sequence = sequence_of(&item, SEQUENCE).ok_or("`sequence` is no whole number (N) from 0")?;
     let state =
-        item.remove(STATE).and_then(|value| value.into_binary()).ok_or("`state` is missing or not binary (B)")?;
-    let created_at = (item.remove(CREATED_AT).and_then(|value| value.into_text()))
+        item.remove(STATE).and_then(AttributeValue::into_binary).ok_or("`state` is missing or not binary (B)")?;
+    let created_at = (item.remove(CREATED_AT).and_then(AttributeValue::into_text))
         .and_then(|moment| Timestamp::parse(&moment).ok())
         .ok_or("`created_at` is missing or no ISO 8601 time (S)")?;
     Ok(Snapshot { sequence, state, created_at })

@@ -1,12 +1,15 @@
 //! The shape of the four tables (design section 3), and how a table that is there differs from it. Pure.
 
 use aws_sdk_dynamodb::types::{
-    AttributeDefinition, BillingMode, KeyType, ScalarAttributeType, StreamViewType, TableDescription,
+    AttributeDefinition, BillingMode, KeyType, ScalarAttributeType, StreamViewType, TableDescription, TableStatus,
 };
 use serde::Serialize;
 
 use crate::aws::AwsClients;
 use crate::event::columns;
+
+/// The status of a table that is not there.
+const MISSING: &str = "MISSING";
 
 /// The names of the four tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +74,9 @@ impl TableSpec {
     pub(super) fn state(&self, found: Option<&TableDescription>, clients: &AwsClients) -> TableState {
         let mut state = TableState {
             table: self.name.clone(),
-            status: "MISSING".into(),
+            status: found
+                .map_or(MISSING, |found| found.table_status().map_or("UNKNOWN", TableStatus::as_str))
+                .to_owned(),
             differences: Vec::new(),
             warnings: Vec::new(),
             stream: None,
@@ -81,7 +86,6 @@ impl TableSpec {
             state.mend = Some("angzarr-relay tables create".into());
             return state;
         };
-        state.status = found.table_status().map_or("UNKNOWN", |status| status.as_str()).to_owned();
         self.check_keys(found, &mut state);
         if found.billing_mode_summary().and_then(|billing| billing.billing_mode()) != Some(&BillingMode::PayPerRequest)
         {
@@ -164,7 +168,7 @@ impl TableState {
     /// Whether there is such a table.
     #[must_use]
     pub fn exists(&self) -> bool {
-        self.status != "MISSING"
+        self.status != MISSING
     }
 
     /// Whether it can be used as it is.

@@ -1,7 +1,7 @@
 //! Creating the four tables and describing them as they are. Their shape and its check are in `table_check`.
 //!
-//! Invariant: a table that is there is never changed, but for enabling the missing stream of the events table; and nothing is created
-//! when any table that is there has another shape.
+//! Invariant: a table that is there is never changed, but for enabling the missing stream of the events table; and
+//! nothing is created when any table that is there has another shape.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::aws::{AwsClients, observe};
 /// How often a table in the making is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// How long one table may take to become ACTIVE.
-const ACTIVE_WAIT_MAX: Duration = Duration::from_secs(180);
+const ACTIVE_WAIT_MAX: Duration = Duration::from_mins(3);
 
 /// What happens while tables are created, for a line to the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,12 +98,11 @@ pub async fn describe_all(clients: &AwsClients, names: &TableNames) -> Result<Ve
     Ok(states)
 }
 
-/// Creates what is missing of the tables, enables the stream of the events table, and waits until all are ACTIVE. Tables that are there
-/// are left as they are, so it can be done again at any time.
+/// Creates what is missing of the tables, enables the stream of the events table, and waits until all are ACTIVE.
+/// Tables that are there are left as they are, so it can be done again at any time.
 ///
-/// # Errors
-/// [`TablesError::WrongShape`] with every difference before anything is created; [`TablesError::NotReady`] when a table takes more than
-/// three minutes; otherwise as a call failed.
+/// # Errors [`TablesError::WrongShape`] with every difference before anything is created; [`TablesError::NotReady`]
+/// when a table takes more than three minutes; otherwise as a call failed.
 pub async fn create_all(
     clients: &AwsClients,
     names: &TableNames,
@@ -201,7 +200,8 @@ async fn create(clients: &AwsClients, spec: &TableSpec) -> Result<(), StorageErr
     match observe(call.operation, request.send()).await {
         Ok(_) => Ok(()),
         Err(error) => match error.as_service_error() {
-            // Another process creates it at the same time, or the first reply was lost: what counts is what is there in the end.
+            // Another process creates it at the same time, or the first reply was lost: what counts is what is there in
+            // the end.
             Some(CreateTableError::ResourceInUseException(_)) => Ok(()),
             _ => Err(call.failed(error)),
         },

@@ -1,8 +1,8 @@
 //! The stream of the events table by the AWS SDK: [`StreamSource`] on DynamoDB Streams.
 //!
-//! Decoding is the hot path of the whole program: texts and payloads are moved out of the SDK's values, never copied. Nothing is
-//! retried or paced here; that is the shard reader's. Services and emulators differ, so the errors and the children of a shard are
-//! judged by what is in them, not by what was asked.
+//! Decoding is the hot path of the whole program: texts and payloads are moved out of the SDK's values, never copied.
+//! Nothing is retried or paced here; that is the shard reader's. Services and emulators differ, so the errors and the
+//! children of a shard are judged by what is in them, not by what was asked.
 
 use std::collections::HashMap;
 
@@ -36,9 +36,8 @@ pub struct DynamoStream {
 impl DynamoStream {
     /// Finds the table's latest stream and checks that it carries new images.
     ///
-    /// # Errors
-    /// [`StreamError::NoStream`] with the command that mends it when the table, its stream or the new images are missing; otherwise
-    /// as the call failed.
+    /// # Errors [`StreamError::NoStream`] with the command that mends it when the table, its stream or the new images
+    /// are missing; otherwise as the call failed.
     pub async fn connect(clients: &AwsClients, events_table: &str) -> Result<Self, StreamError> {
         let answer = observe("DescribeTable", clients.dynamodb.describe_table().table_name(events_table).send()).await;
         let description = match answer {

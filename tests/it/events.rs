@@ -24,7 +24,7 @@ crate::scenarios!(
 );
 
 async fn store(aws: &AwsClients, prefix: &str) -> EventStore {
-    EventStore::new(aws, &tables(aws, prefix).await.events, Random::seeded(1))
+    EventStore::new(aws, &tables(aws, prefix).await.events, Random::from_entropy())
 }
 
 async fn read(store: &EventStore, root: &Root) -> RowPage {
@@ -146,6 +146,17 @@ async fn append_takes_an_event_of_exactly_the_limit(aws: &AwsClients, prefix: &s
     let larger = event("OrderPlaced", &vec![7; EVENT_BYTES_MAX - rest + 1]);
     assert!(matches!(store.append(&root, None, &[larger]).await, Err(StorageError::Invalid { .. })));
     assert_eq!(store.append(&root, None, &[largest]).await.unwrap(), Sequence(0));
+    // The limit is the service's own: one byte more, and it refuses too.
+    let row = read(&store, &root).await.rows.remove(0).unwrap();
+    let request = (aws.dynamodb.put_item())
+        .table_name(TableNames::from_prefix(prefix).events)
+        .item("pk", AttributeValue::S(root.key().into()))
+        .item("sk", AttributeValue::N("0".into()))
+        .item("event_type", AttributeValue::S(row.event_type.into()))
+        .item("payload", AttributeValue::B(vec![7; row.payload.len() + 1].into()))
+        .item("correlation_id", AttributeValue::S("c-1".into()))
+        .item("created_at", AttributeValue::S(row.created_at.to_string()));
+    assert!(request.send().await.is_err());
 }
 
 async fn an_append_with_a_token_happens_once(aws: &AwsClients, prefix: &str) {
@@ -215,7 +226,7 @@ async fn a_row_that_is_no_event_comes_as_an_error(aws: &AwsClients, prefix: &str
 }
 
 async fn a_missing_table_is_named(aws: &AwsClients, prefix: &str) {
-    let store = EventStore::new(aws, prefix, Random::seeded(1));
+    let store = EventStore::new(aws, prefix, Random::from_entropy());
     let answer = store.append(&root("1"), None, &events(1)).await;
     assert!(matches!(&answer, Err(StorageError::NoTable { table }) if table == prefix), "{answer:?}");
 }

@@ -21,7 +21,7 @@ async fn tables_and_their_stream_outlive_the_service() {
         let dynamo = EmbeddedDynamo::start(Some(data.path())).unwrap();
         let aws = clients(Some(dynamo.endpoint()), None).await;
         let names = tables(&aws, "it-data").await;
-        let store = EventStore::new(&aws, &names.events, Random::seeded(1));
+        let store = EventStore::new(&aws, &names.events, Random::from_entropy());
         let expected = Sequence(round * 5).previous();
         assert_eq!(store.last(&root).await.unwrap(), expected);
         store.append(&root, expected, &events(5)).await.unwrap();
@@ -75,7 +75,7 @@ async fn an_endpoint_that_is_down_is_unavailable() {
     let dynamo = EmbeddedDynamo::start(None).unwrap();
     let aws = clients(Some(dynamo.endpoint()), None).await;
     drop(dynamo);
-    let store = EventStore::new(&aws, "it-down", Random::seeded(1));
+    let store = EventStore::new(&aws, "it-down", Random::from_entropy());
     let answer = store.append(&root("1"), None, &events(1)).await;
     assert!(matches!(answer, Err(StorageError::Unavailable { operation: "Query", .. })), "{answer:?}");
 }

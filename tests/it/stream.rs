@@ -60,7 +60,7 @@ async fn read(stream: &DynamoStream, shard: &ShardId, from: &StreamPoint, count:
 async fn connect(aws: &AwsClients, prefix: &str) -> (DynamoStream, EventStore) {
     let names = tables(aws, prefix).await;
     let stream = DynamoStream::connect(aws, &names.events).await.unwrap();
-    (stream, EventStore::new(aws, &names.events, Random::seeded(1)))
+    (stream, EventStore::new(aws, &names.events, Random::from_entropy()))
 }
 
 async fn brings_every_event_once(aws: &AwsClients, prefix: &str) {

@@ -19,4 +19,4 @@ pub(crate) use dynamodb_local::DynamoDbLocal;
 pub(crate) use kinesis_mock::KinesisMock;
 pub(crate) use needs::node;
 pub(crate) use process::free_port;
-pub(crate) use relay_process::RelayProcess;
+pub(crate) use relay_process::{BINARY, RelayProcess};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::http;
 use super::process::GuardedProcess;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_angzarr-relay");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_angzarr-relay");
 const READY_MAX: Duration = Duration::from_mins(1);
 /// More than the shutdown grace of any configuration the tests use.
 const EXIT_MAX: Duration = Duration::from_mins(1);
@@ -35,7 +35,7 @@ impl RelayProcess {
     }
 
     /// Runs another program in the relay's place.
-    fn spawn_program(command: &[OsString], metrics_port: u16, environment: &[(&str, &str)]) -> Self {
+    pub(crate) fn spawn_program(command: &[OsString], metrics_port: u16, environment: &[(&str, &str)]) -> Self {
         let environment: Vec<_> = CREDENTIALS.iter().chain(environment).map(|(k, v)| (*k, OsStr::new(*v))).collect();
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let process = GuardedProcess::spawn("angzarr-relay", command, folder, &environment);

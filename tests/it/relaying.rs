@@ -1,0 +1,273 @@
+//! The relay's own binary between real components: complete, in order, once; stopped and killed in the middle.
+//!
+//! Events are written as a user's program would, by single puts and by transactions, while the relay runs; what came out is read back
+//! from Kinesis by the public SDK.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use angzarr_relay::aws::AwsClients;
+use angzarr_relay::event::Sequence;
+use angzarr_relay::handler::HandlerName;
+use angzarr_relay::local::{EmbeddedKinesis, KinesisOptions};
+use angzarr_relay::storage::{DynamoPositions, EventStore, PositionStore, TableNames};
+use angzarr_relay::time::{Clock, Random};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::embedded::{clients, event, root, tables};
+use crate::support::{DynamoDbLocal, KinesisMock, RelayProcess, free_port};
+
+const STREAM: &str = "orders";
+
+/// A bound on waiting for an outcome; far above what any machine needs.
+const DEADLINE: Duration = Duration::from_mins(8);
+
+/// One set-up: tables, a stream, a configuration file.
+struct House {
+    aws: AwsClients,
+    names: TableNames,
+    config: PathBuf,
+    metrics_port: u16,
+    _folder: tempfile::TempDir,
+}
+
+impl House {
+    async fn build(dynamodb: &str, kinesis: &str, prefix: &str, shards: i32) -> Self {
+        let aws = clients(Some(dynamodb), Some(kinesis)).await;
+        let names = tables(&aws, prefix).await;
+        aws.kinesis.create_stream().stream_name(STREAM).shard_count(shards).send().await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let metrics_port = free_port();
+        let config = folder.path().join("relay.toml");
+        let text = format!(
+            r#"
+            [storage.dynamo]
+            region = "us-east-1"
+            table_prefix = "{prefix}"
+            endpoint = "{dynamodb}"
+            [kinesis]
+            endpoint = "{kinesis}"
+            [relay]
+            poll_interval_max = "250ms"
+            [telemetry]
+            listen = "127.0.0.1:{metrics_port}"
+            [[handlers]]
+            name = "copy"
+            kind = "sink"
+            subscribe = [{{ domain = "orders" }}]
+            kinesis = {{ stream = "{STREAM}" }}
+            "#
+        );
+        std::fs::write(&config, text).unwrap();
+        Self { aws, names, config, metrics_port, _folder: folder }
+    }
+
+    async fn start_relay(&self) -> RelayProcess {
+        let mut relay = RelayProcess::spawn(&self.config, self.metrics_port, &[]);
+        relay.wait_ready().await;
+        relay
+    }
+
+    /// Writes `each` events to each of `roots` roots, in appends of 1 to 10 events.
+    fn write(&self, roots: u64, each: u64) -> JoinSet<()> {
+        let mut writers = JoinSet::new();
+        for writer in 0..WRITERS {
+            let store = EventStore::new(&self.aws, &self.names.events, Random::seeded(writer));
+            writers.spawn(async move {
+                let chance = Random::seeded(1000 + writer);
+                let mut left: Vec<(u64, Option<Sequence>)> =
+                    (0..roots).filter(|root| root % WRITERS == writer).map(|root| (root, None)).collect();
+                while !left.is_empty() {
+                    let pick = usize::try_from(chance.below(left.len() as u64)).unwrap();
+                    let (number, last) = &mut left[pick];
+                    let written = last.map_or(0, |last| last.0 + 1);
+                    let count = if chance.percent(50) { 1 } else { 1 + chance.below(10) }.min(each - written);
+                    let events: Vec<_> = (0..count).map(|_| event("OrderPlaced", &[7; 200])).collect();
+                    *last = Some(store.append(&root(&format!("r{number}")), *last, &events).await.unwrap());
+                    if written + count == each {
+                        left.swap_remove(pick);
+                    }
+                }
+            });
+        }
+        writers
+    }
+
+    async fn positions(&self, roots: u64) -> BTreeMap<String, u64> {
+        let store = DynamoPositions::new(&self.aws, &self.names.positions, Clock::system());
+        let copy = HandlerName::new("copy").unwrap();
+        let mut positions = BTreeMap::new();
+        for first in (0..roots).step_by(100) {
+            let asked: Vec<_> = (first..roots.min(first + 100)).map(|number| root(&format!("r{number}"))).collect();
+            for (root, position) in asked.iter().zip(store.load(&copy, &asked).await.unwrap()) {
+                if let Some(Sequence(position)) = position {
+                    positions.insert(root.key().to_owned(), position);
+                }
+            }
+        }
+        positions
+    }
+}
+
+const WRITERS: u64 = 8;
+
+/// What came out of Kinesis so far, per root, in the order of its shard.
+struct Output {
+    iterators: Vec<Option<String>>,
+    roots: BTreeMap<String, Vec<u64>>,
+    records: usize,
+}
+
+impl Output {
+    async fn open(aws: &AwsClients) -> Self {
+        let shards = aws.kinesis.list_shards().stream_name(STREAM).send().await.unwrap();
+        let mut iterators = Vec::new();
+        for shard in shards.shards() {
+            let asked = aws.kinesis.get_shard_iterator().stream_name(STREAM).shard_id(shard.shard_id());
+            let asked = asked.shard_iterator_type(aws_sdk_kinesis::types::ShardIteratorType::TrimHorizon);
+            iterators.push(asked.send().await.unwrap().shard_iterator);
+        }
+        Self { iterators, roots: BTreeMap::new(), records: 0 }
+    }
+
+    async fn read_on(&mut self, aws: &AwsClients) {
+        for iterator in &mut self.iterators {
+            let Some(at) = iterator.take() else { continue };
+            let answer = aws.kinesis.get_records().shard_iterator(&at).limit(2000).send().await.unwrap();
+            for record in &answer.records {
+                let event: serde_json::Value = serde_json::from_slice(record.data.as_ref()).unwrap();
+                assert_eq!(event["partitionkey"].as_str(), record.partition_key.as_deref());
+                let root = event["partitionkey"].as_str().unwrap().to_owned();
+                self.roots.entry(root).or_default().push(event["sequence"].as_str().unwrap().parse().unwrap());
+                self.records += 1;
+            }
+            *iterator = answer.next_shard_iterator;
+        }
+    }
+
+    /// Reads on until so many records came out.
+    async fn until(&mut self, aws: &AwsClients, records: usize) {
+        let reading = async {
+            while self.records < records {
+                self.read_on(aws).await;
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let in_time = timeout(DEADLINE, reading).await.is_ok();
+        assert!(in_time, "{} of {records} records came out of Kinesis", self.records);
+    }
+
+    /// Reads on until every event came out at least once.
+    async fn until_complete(&mut self, aws: &AwsClients, roots: usize, each: u64) {
+        let reading = async {
+            while self.roots.len() < roots || self.roots.values().any(|sequences| !sequences.contains(&(each - 1))) {
+                self.read_on(aws).await;
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let in_time = timeout(DEADLINE, reading).await.is_ok();
+        assert!(in_time, "not everything came out of Kinesis: {} roots, {} records", self.roots.len(), self.records);
+    }
+
+    fn assert_each_once_in_order(&self, roots: u64, each: u64) {
+        assert_eq!(self.roots.len() as u64, roots);
+        for (root, sequences) in &self.roots {
+            assert_eq!(*sequences, (0..each).collect::<Vec<_>>(), "{root}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_thousand_events_come_out_of_kinesis_complete_in_order_each_once() {
+    let (roots, each) = (500, 40);
+    let dynamodb = DynamoDbLocal::start().await;
+    let kinesis = KinesisMock::start().await;
+    let house = House::build(&dynamodb.endpoint, &kinesis.endpoint, "bulk", 4).await;
+    let mut relay = house.start_relay().await;
+    let mut writing = house.write(roots, each);
+    while let Some(done) = writing.join_next().await {
+        done.unwrap();
+    }
+    let mut output = Output::open(&house.aws).await;
+    output.until(&house.aws, 20_000).await;
+    let metrics = relay.metrics().await;
+    assert!(relay.terminate().await.success(), "{}", relay.output());
+    output.read_on(&house.aws).await;
+    output.assert_each_once_in_order(roots, each);
+    let delivered = r#"angzarr_relay_events_delivered_total{handler="copy",outcome="accepted"} 20000"#;
+    assert!(metrics.contains(delivered), "{metrics}");
+    let positions = house.positions(roots).await;
+    assert!(positions.len() == 500 && positions.values().all(|position| *position == each - 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_in_the_middle_loses_nothing_and_repeats_nothing() {
+    let (roots, each) = (100, 60);
+    let dynamodb = DynamoDbLocal::start().await;
+    let kinesis = EmbeddedKinesis::start(&KinesisOptions::default()).unwrap();
+    let house = House::build(&dynamodb.endpoint, kinesis.endpoint(), "stop", 2).await;
+    let mut output = Output::open(&house.aws).await;
+    let mut relay = house.start_relay().await;
+    let mut writing = house.write(roots, each);
+    for records in [500, 2500] {
+        output.until(&house.aws, records).await;
+        assert!(relay.terminate().await.success(), "{}", relay.output());
+        relay = house.start_relay().await;
+    }
+    while let Some(done) = writing.join_next().await {
+        done.unwrap();
+    }
+    output.until_complete(&house.aws, 100, each).await;
+    assert!(relay.terminate().await.success());
+    output.read_on(&house.aws).await;
+    output.assert_each_once_in_order(roots, each);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_in_the_middle_loses_nothing_and_repeats_only_what_was_not_written() {
+    let (roots, each) = (100, 60);
+    let dynamodb = DynamoDbLocal::start().await;
+    let kinesis = EmbeddedKinesis::start(&KinesisOptions::default()).unwrap();
+    let house = House::build(&dynamodb.endpoint, kinesis.endpoint(), "kill", 2).await;
+    let mut output = Output::open(&house.aws).await;
+    let mut relay = house.start_relay().await;
+    let mut writing = house.write(roots, each);
+    let mut kills = Vec::new();
+    for records in [500, 2500] {
+        output.until(&house.aws, records).await;
+        relay.kill();
+        output.read_on(&house.aws).await;
+        let seen: BTreeMap<String, usize> = output.roots.iter().map(|(root, all)| (root.clone(), all.len())).collect();
+        kills.push((seen, house.positions(roots).await));
+        relay = house.start_relay().await;
+    }
+    while let Some(done) = writing.join_next().await {
+        done.unwrap();
+    }
+    output.until_complete(&house.aws, 100, each).await;
+    assert!(relay.terminate().await.success());
+    output.read_on(&house.aws).await;
+
+    let mut repeats = 0;
+    for (root, sequences) in &output.roots {
+        let mut first: Vec<u64> = Vec::new();
+        for (index, sequence) in sequences.iter().enumerate() {
+            if first.contains(sequence) {
+                repeats += 1;
+                // Given again in the life after some kill: never at or below what was durable at that kill.
+                let durable = kills.iter().rev().find(|(seen, _)| seen.get(root).is_some_and(|seen| index >= *seen));
+                let durable = durable
+                    .unwrap_or_else(|| panic!("{root} {sequence} came twice without a kill between"))
+                    .1
+                    .get(root);
+                assert!(durable.is_none_or(|durable| sequence > durable), "{root} {sequence} was durable: {durable:?}");
+            } else {
+                first.push(*sequence);
+            }
+        }
+        assert_eq!(first, (0..each).collect::<Vec<_>>(), "first deliveries of {root}");
+    }
+    assert!(repeats < 6000, "{repeats} repeats");
+}
