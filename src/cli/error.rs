@@ -1,5 +1,8 @@
 //! How a command fails, and with which exit code.
 
+use std::io;
+
+use super::ServiceTrouble;
 use crate::config::ConfigError;
 use crate::event::RootError;
 use crate::telemetry::LogError;
@@ -26,7 +29,16 @@ pub enum CliError {
     Log(#[from] LogError),
     /// The runtime could not start.
     #[error("cannot start the runtime")]
-    Runtime(#[source] std::io::Error),
+    Runtime(#[source] io::Error),
+    /// A service did not do what was asked.
+    #[error(transparent)]
+    Service(#[from] ServiceTrouble),
+    /// The answer was found, and it is bad: what is wrong has been printed.
+    #[error("{0}")]
+    Unsound(String),
+    /// Standard output could not be written.
+    #[error("failed to write to standard output")]
+    Output(#[source] io::Error),
     /// The command is declared only.
     #[error("`{command}` is not built yet")]
     NotBuilt {
@@ -47,9 +59,20 @@ impl CliError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) | Self::Root(_) | Self::Log(_) => EXIT_USAGE,
-            Self::Runtime(_) | Self::NotBuilt { .. } | Self::Failed(_) => EXIT_FAILED,
+            Self::Runtime(_)
+            | Self::Service(_)
+            | Self::Unsound(_)
+            | Self::Output(_)
+            | Self::NotBuilt { .. }
+            | Self::Failed(_) => EXIT_FAILED,
             Self::Interrupted => EXIT_INTERRUPTED,
         }
+    }
+
+    /// Whether whoever read standard output had seen enough, which is no failure.
+    #[must_use]
+    pub fn is_reader_gone(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
 
     /// The failure and its causes on one line (the problems of a configuration have one each).

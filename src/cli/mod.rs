@@ -2,11 +2,17 @@
 //!
 //! `start` reads arguments and configuration, before any thread exists, then runs the command on tokio. A program with
 //! Rust handlers of its own calls [`start`] with them and has the whole command line. Commands print to standard
-//! output; logs go to stderr.
+//! output; progress, remarks and logs go to stderr.
+//! - `connect`: the services, by the configuration; `trouble`: what to tell when they fail
+//! - `output`, `shell`: how answers and commands are shown
 
 mod arguments;
 mod start;
 mod error;
+mod connect;
+mod trouble;
+mod output;
+mod shell;
 mod run;
 mod signal;
 #[cfg(feature = "local")]
@@ -28,3 +34,4 @@ pub use read::ReadArgs;
 pub use run::RunArgs;
 pub use start::{Context, InProcessHandlers, main, start};
 pub use tables::TablesCommand;
+pub use trouble::ServiceTrouble;

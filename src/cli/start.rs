@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -13,8 +14,9 @@ use crate::config::{Config, Environment};
 use crate::handler::Handler;
 use crate::telemetry::{LogFilter, LogFormat, init_logs};
 
-/// What short commands log, unless `ANGZARR_RELAY_LOG` says otherwise: what they print is the point.
-const COMMAND_LOG_LEVEL: &str = "warn";
+/// What short commands log, unless `ANGZARR_RELAY_LOG` says otherwise: what they print is the point. What the SDK warns of
+/// comes as the command's own error.
+const COMMAND_LOG_LEVEL: &str = "error,angzarr_relay=warn";
 
 /// Rust handlers that a program brings along, by the names of their entries in the configuration.
 #[derive(Clone, Default)]
@@ -25,6 +27,8 @@ pub struct InProcessHandlers(Vec<(String, Arc<dyn Handler>)>);
 pub struct Context {
     /// The settings; checked on their own, not yet against `handlers`.
     pub config: Config,
+    /// The file they were read from, if one was named.
+    pub config_path: Option<PathBuf>,
     /// The program's own handlers.
     pub handlers: InProcessHandlers,
 }
@@ -82,7 +86,7 @@ pub async fn main(cli: Cli, handlers: InProcessHandlers) -> ExitCode {
 async fn run(cli: Cli, handlers: InProcessHandlers) -> Result<(), CliError> {
     let config = load_config(&cli)?;
     init_command_logs(&cli.command, &config)?;
-    let context = Context { config, handlers };
+    let context = Context { config, config_path: cli.config, handlers };
     match cli.command {
         Command::Run(args) => super::run::run(args, context).await,
         #[cfg(feature = "local")]
@@ -122,6 +126,9 @@ fn init_command_logs(command: &Command, config: &Config) -> Result<(), CliError>
 
 fn exit(outcome: Result<(), CliError>) -> ExitCode {
     let Err(error) = outcome else { return ExitCode::SUCCESS };
+    if error.is_reader_gone() {
+        return ExitCode::SUCCESS;
+    }
     // Where stderr is closed there is nobody left to tell.
     writeln!(std::io::stderr(), "angzarr-relay: {}", error.report()).ok();
     ExitCode::from(error.exit_code())

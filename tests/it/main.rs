@@ -24,6 +24,7 @@ pub(crate) use scenarios;
 mod support;
 mod binary;
 mod cli;
+mod commands;
 mod embedded;
 mod emulators;
 mod examples;
