@@ -20,6 +20,7 @@ use crate::handler::{HandlerName, RootBatch};
 use crate::relay_table::Checkpoint;
 use crate::storage::Advance;
 use crate::stream::{LaneId, StreamPoint};
+use crate::telemetry::LogLimiter;
 use crate::time::Random;
 
 /// Position loads under way at once.
@@ -96,6 +97,7 @@ pub struct Lanes {
     pub(crate) unreadable_rows: u32,
     pub(crate) readable: bool,
     pub(crate) counters: Counters,
+    pub(crate) log: LogLimiter,
 }
 
 impl Lanes {
@@ -104,6 +106,7 @@ impl Lanes {
     pub fn new(handler: HandlerName, subscription: Subscription, settings: LaneSettings, random: Random) -> Self {
         Self {
             counters: Counters::new(&handler),
+            log: LogLimiter::default(),
             outage: Outage::new(random.clone()),
             handler,
             settings,
