@@ -174,6 +174,9 @@ impl Lanes {
                 false
             }
         };
+        if outage {
+            self.down_reason = with_causes(error);
+        }
         if outage && !was_down {
             warn!(handler = %self.handler, error = %with_causes(error), "the receiver is down; the handler halts and probes until it answers");
         }

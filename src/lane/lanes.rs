@@ -86,6 +86,8 @@ pub struct Lanes {
     pub(crate) roots_in_flight: usize,
     pub(crate) groups_in_flight: usize,
     pub(crate) outage: Outage,
+    /// Why the receiver is down, while it is.
+    pub(crate) down_reason: String,
     pub(crate) timers: BinaryHeap<Reverse<(Instant, Slot, u32)>>,
     pub(crate) dirty: Vec<Slot>,
     pub(crate) flush_at: Option<Instant>,
@@ -108,6 +110,7 @@ impl Lanes {
             counters: Counters::new(&handler),
             log: LogLimiter::default(),
             outage: Outage::new(random.clone()),
+            down_reason: String::new(),
             handler,
             settings,
             subscription,
@@ -181,6 +184,12 @@ impl Lanes {
     #[must_use]
     pub fn sees_another_schema(&self) -> bool {
         !self.readable && self.unreadable_rows >= UNREADABLE_ROWS_MAX
+    }
+
+    /// Why the receiver is down; none while it answers.
+    #[must_use]
+    pub fn outage(&self) -> Option<&str> {
+        self.outage.is_down().then_some(self.down_reason.as_str())
     }
 
     /// The next thing to be done now, if any.

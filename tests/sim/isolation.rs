@@ -27,6 +27,7 @@ struct Store {
     table: MemoryRelayTable,
     shard: ShardId,
     clock: Clock,
+    health: Health,
 }
 
 fn root(number: u64) -> Root {
@@ -43,7 +44,7 @@ impl Store {
         let shard = stream.create_shard(None);
         let clock = Clock::starting_at(Timestamp::from_unix_millis(1_800_000_000_000));
         let (events, positions, table) = Default::default();
-        Self { events, stream, positions, table, shard, clock }
+        Self { events, stream, positions, table, shard, clock, health: Health::default() }
     }
 
     fn commit(&self, root: &Root, sequence: u64) -> Event {
@@ -72,7 +73,7 @@ impl Store {
             registry: Arc::new(self.table.clone()),
             clock: self.clock.clone(),
             random: Random::seeded(1),
-            health: Health::default(),
+            health: self.health.clone(),
         };
         let specs = (handlers.iter())
             .map(|(name, handler)| HandlerSpec {
@@ -243,8 +244,12 @@ async fn an_outage_stops_nothing_for_good_and_repeats_nothing() {
         (Recorder::new(Duration::from_millis(1), judge), Recorder::new(Duration::from_millis(1), takes_all));
     let (running, cancel) = store.start(&[("down", down.clone()), ("other", other.clone())], 64);
     other.until(10_000, 60 * SECOND).await;
-    sleep(Duration::from_hours(2)).await;
+    sleep(Duration::from_hours(1)).await;
+    assert_eq!(store.health.problems(), ["handler down: the receiver is down: connection refused"]);
+    sleep(Duration::from_hours(1)).await;
     down.until(10_000, 120 * SECOND).await;
+    sleep(2 * SECOND).await;
+    assert!(store.health.problems().is_empty(), "{:?}", store.health.problems());
     cancel.cancel();
     running.await.unwrap();
     down.assert_in_order_once(1000, 10);
