@@ -21,6 +21,9 @@ use crate::stream::{row_sequence, with_causes};
 /// A root that waits longer than this lets go of what it has queued.
 const KEPT_WAIT_MAX: Duration = Duration::from_secs(1);
 
+/// The key of all lines about roots that are tried again.
+const RETRIES: &str = "retries";
+
 impl Lanes {
     /// The next call of the handler to make.
     pub(crate) fn next_group(&mut self, now: Instant) -> Option<Vec<RootBatch>> {
@@ -171,6 +174,9 @@ impl Lanes {
                 false
             }
         };
+        if outage {
+            self.down_reason = with_causes(error);
+        }
         if outage && !was_down {
             warn!(handler = %self.handler, error = %with_causes(error), "the receiver is down; the handler halts and probes until it answers");
         }
@@ -185,10 +191,12 @@ impl Lanes {
             }
             Decision::Retry(wait) => {
                 active.failures = failures;
-                info!(
-                    handler = %self.handler, root = %batch.root, sequence = first, failures, ?wait,
-                    error = %with_causes(error), "the handler did not accept; the root is tried again"
-                );
+                if let Some(left_out) = self.log.admit(RETRIES, now) {
+                    info!(
+                        handler = %self.handler, root = %batch.root, sequence = first, failures, ?wait, left_out,
+                        error = %with_causes(error), "the handler did not accept; the root is tried again"
+                    );
+                }
                 if wait > KEPT_WAIT_MAX {
                     self.forget_queue(slot);
                 }
@@ -196,10 +204,12 @@ impl Lanes {
             }
             Decision::Block(_) => {
                 active.failures = failures;
-                error!(
-                    handler = %self.handler, root = %batch.root, sequence = first, error = %with_causes(error),
-                    "the handler refused the event for good; the root is stopped for this handler"
-                );
+                if let Some(left_out) = self.log.admit(batch.root.key(), now) {
+                    error!(
+                        handler = %self.handler, root = %batch.root, sequence = first, error = %with_causes(error), left_out,
+                        "the handler refused the event for good; the root is stopped for this handler"
+                    );
+                }
                 self.block(slot, now);
             }
         }

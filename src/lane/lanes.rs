@@ -20,6 +20,7 @@ use crate::handler::{HandlerName, RootBatch};
 use crate::relay_table::Checkpoint;
 use crate::storage::Advance;
 use crate::stream::{LaneId, StreamPoint};
+use crate::telemetry::LogLimiter;
 use crate::time::Random;
 
 /// Position loads under way at once.
@@ -85,6 +86,8 @@ pub struct Lanes {
     pub(crate) roots_in_flight: usize,
     pub(crate) groups_in_flight: usize,
     pub(crate) outage: Outage,
+    /// Why the receiver is down, while it is.
+    pub(crate) down_reason: String,
     pub(crate) timers: BinaryHeap<Reverse<(Instant, Slot, u32)>>,
     pub(crate) dirty: Vec<Slot>,
     pub(crate) flush_at: Option<Instant>,
@@ -96,6 +99,7 @@ pub struct Lanes {
     pub(crate) unreadable_rows: u32,
     pub(crate) readable: bool,
     pub(crate) counters: Counters,
+    pub(crate) log: LogLimiter,
 }
 
 impl Lanes {
@@ -104,7 +108,9 @@ impl Lanes {
     pub fn new(handler: HandlerName, subscription: Subscription, settings: LaneSettings, random: Random) -> Self {
         Self {
             counters: Counters::new(&handler),
+            log: LogLimiter::default(),
             outage: Outage::new(random.clone()),
+            down_reason: String::new(),
             handler,
             settings,
             subscription,
@@ -178,6 +184,12 @@ impl Lanes {
     #[must_use]
     pub fn sees_another_schema(&self) -> bool {
         !self.readable && self.unreadable_rows >= UNREADABLE_ROWS_MAX
+    }
+
+    /// Why the receiver is down; none while it answers.
+    #[must_use]
+    pub fn outage(&self) -> Option<&str> {
+        self.outage.is_down().then_some(self.down_reason.as_str())
     }
 
     /// The next thing to be done now, if any.

@@ -229,10 +229,12 @@ impl Lanes {
 
     fn block_invalid(&mut self, slot: Slot, invalid: &InvalidRow, now: Instant) {
         self.counters.invalid();
-        error!(
-            handler = %self.handler, root = %invalid.root, sequence = %invalid.sequence, reason = %invalid.reason,
-            "the row cannot be read as an event; the root is stopped for this handler"
-        );
+        if let Some(left_out) = self.log.admit(invalid.root.key(), now) {
+            error!(
+                handler = %self.handler, root = %invalid.root, sequence = %invalid.sequence, reason = %invalid.reason, left_out,
+                "the row cannot be read as an event; the root is stopped for this handler"
+            );
+        }
         self.block(slot, now);
     }
 

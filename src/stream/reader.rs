@@ -233,6 +233,9 @@ impl ShardReader {
                 }
             }
         }
+        if modified + removed > 0 {
+            debug!(shard = %self.feed.shard(), modified, removed, "passed changes and removals of rows: they are no events");
+        }
         let kinds = &self.read_kinds;
         kinds.events.increment(events);
         kinds.modified.increment(modified);

@@ -7,6 +7,7 @@
 
 mod checker;
 mod faults;
+mod isolation;
 mod receiver;
 mod scenario;
 mod world;

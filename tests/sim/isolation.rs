@@ -1,0 +1,256 @@
+//! Named cases of the contract on the same ports: a stream that reorders and drops, a handler that fails for one root, one that is a
+//! hundred times slower than another, an outage. Each is a case the seeds may meet, here alone and in the plain.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use angzarr_relay::event::{Event, Root, Sequence, Timestamp};
+use angzarr_relay::handler::{Accepted, Handler, HandlerError, HandlerName, RootBatch};
+use angzarr_relay::lane::{LaneSettings, Subscription};
+use angzarr_relay::relay::{HandlerSpec, Relay, RelayPorts, RelaySettings};
+use angzarr_relay::relay_table::{MemoryRelayTable, Start};
+use angzarr_relay::storage::{MemoryEvents, MemoryPositions};
+use angzarr_relay::stream::{Change, MemoryStream, ShardId};
+use angzarr_relay::telemetry::Health;
+use angzarr_relay::time::{Clock, Random};
+use async_trait::async_trait;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+/// A table and its stream, one shard.
+struct Store {
+    events: MemoryEvents,
+    stream: MemoryStream,
+    positions: MemoryPositions,
+    table: MemoryRelayTable,
+    shard: ShardId,
+    clock: Clock,
+    health: Health,
+}
+
+fn root(number: u64) -> Root {
+    Root::new("orders", "", &format!("r{number}")).unwrap()
+}
+
+fn name(text: &str) -> HandlerName {
+    HandlerName::new(text).unwrap()
+}
+
+impl Store {
+    fn new() -> Self {
+        let stream = MemoryStream::default();
+        let shard = stream.create_shard(None);
+        let clock = Clock::starting_at(Timestamp::from_unix_millis(1_800_000_000_000));
+        let (events, positions, table) = Default::default();
+        Self { events, stream, positions, table, shard, clock, health: Health::default() }
+    }
+
+    fn commit(&self, root: &Root, sequence: u64) -> Event {
+        let event = Event {
+            root: root.clone(),
+            sequence: Sequence(sequence),
+            event_type: "OrderPlaced".into(),
+            payload: vec![7; 100].into(),
+            correlation_id: None,
+            created_at: self.clock.now(),
+        };
+        self.events.put(event.clone());
+        event
+    }
+
+    fn push(&self, event: Event) {
+        self.stream.push(&self.shard, self.clock.now(), Change::Inserted(event));
+    }
+
+    fn start(&self, handlers: &[(&str, Arc<Recorder>)], max_in_flight: usize) -> (JoinHandle<()>, CancellationToken) {
+        let ports = RelayPorts {
+            stream: Arc::new(self.stream.clone()),
+            events: Arc::new(self.events.clone()),
+            positions: Arc::new(self.positions.clone()),
+            checkpoints: Arc::new(self.table.clone()),
+            registry: Arc::new(self.table.clone()),
+            clock: self.clock.clone(),
+            random: Random::seeded(1),
+            health: self.health.clone(),
+        };
+        let specs = (handlers.iter())
+            .map(|(name, handler)| HandlerSpec {
+                name: HandlerName::new(name).unwrap(),
+                handler: handler.clone(),
+                start: Start::Beginning,
+                subscription: Subscription::everything(),
+                settings: LaneSettings { max_in_flight, ..LaneSettings::default() },
+            })
+            .collect();
+        let cancel = CancellationToken::new();
+        let relay = Relay::new(ports, RelaySettings::default(), specs).unwrap().run(cancel.clone());
+        (tokio::spawn(async { relay.await.unwrap() }), cancel)
+    }
+}
+
+type Judge = Box<dyn Fn(&RootBatch) -> Result<Accepted, HandlerError> + Send + Sync>;
+
+/// Keeps what it was given, takes its time, and answers as it is told.
+struct Recorder {
+    taken: Mutex<BTreeMap<Root, Vec<u64>>>,
+    slowness: Duration,
+    judge: Judge,
+}
+
+impl Recorder {
+    fn new(
+        slowness: Duration,
+        judge: impl Fn(&RootBatch) -> Result<Accepted, HandlerError> + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Arc::new(Self { taken: Mutex::default(), slowness, judge: Box::new(judge) })
+    }
+
+    fn total(&self) -> usize {
+        self.taken.lock().unwrap().values().map(Vec::len).sum()
+    }
+
+    fn of(&self, root: &Root) -> Vec<u64> {
+        self.taken.lock().unwrap().get(root).cloned().unwrap_or_default()
+    }
+
+    async fn until(&self, total: usize, limit: Duration) {
+        let began = Instant::now();
+        while self.total() < total {
+            assert!(began.elapsed() < limit, "{} of {total} events after {limit:?}", self.total());
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    fn assert_in_order_once(&self, roots: u64, each: u64) {
+        for number in 0..roots {
+            assert_eq!(self.of(&root(number)), (0..each).collect::<Vec<_>>(), "{}", root(number));
+        }
+    }
+}
+
+#[async_trait]
+impl Handler for Recorder {
+    async fn deliver(&self, batch: &RootBatch) -> Result<Accepted, HandlerError> {
+        sleep(self.slowness).await;
+        let answer = (self.judge)(batch)?;
+        let mut taken = self.taken.lock().unwrap();
+        let sequences = batch.events[..answer.events].iter().map(|event| event.sequence.0);
+        taken.entry(batch.root.clone()).or_default().extend(sequences);
+        Ok(answer)
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "it stands for a handler's answer")]
+fn takes_all(batch: &RootBatch) -> Result<Accepted, HandlerError> {
+    Ok(Accepted::all(batch))
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test(start_paused = true)]
+async fn what_the_stream_reorders_and_drops_is_put_right_from_the_table() {
+    let (store, chance) = (Store::new(), Random::seeded(5));
+    let (roots, each) = (20, 30);
+    for number in 0..roots {
+        let mut events: Vec<Event> = (0..each).map(|sequence| store.commit(&root(number), sequence)).collect();
+        for index in (1..events.len()).rev() {
+            events.swap(index, usize::try_from(chance.below(index as u64 + 1)).unwrap());
+        }
+        // A third never reaches the stream; the last always does, or nobody could know of it.
+        events.retain(|event| event.sequence.0 == each - 1 || !chance.percent(33));
+        for event in events {
+            store.push(event);
+        }
+    }
+    let view = Recorder::new(Duration::from_millis(1), takes_all);
+    let (running, cancel) = store.start(&[("view", view.clone())], 64);
+    view.until(600, 60 * SECOND).await;
+    cancel.cancel();
+    running.await.unwrap();
+    view.assert_in_order_once(roots, each);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_root_that_fails_holds_no_other_and_goes_on_when_it_is_mended() {
+    let store = Store::new();
+    for sequence in 0..50 {
+        (0..10).for_each(|number| store.push(store.commit(&root(number), sequence)));
+    }
+    let mended = Arc::new(Mutex::new(false));
+    let judge = {
+        let (mended, poisoned) = (mended.clone(), root(3));
+        move |batch: &RootBatch| {
+            if batch.root == poisoned
+                && batch.events.iter().any(|event| event.sequence == Sequence(7))
+                && !*mended.lock().unwrap()
+            {
+                return Err(HandlerError::permanent("never"));
+            }
+            takes_all(batch)
+        }
+    };
+    let (view, other) =
+        (Recorder::new(Duration::from_millis(1), judge), Recorder::new(Duration::from_millis(1), takes_all));
+    let (running, cancel) = store.start(&[("view", view.clone()), ("other", other.clone())], 64);
+    other.until(500, 5 * SECOND).await;
+    view.until(450, 5 * SECOND).await;
+    assert!(view.of(&root(3)).len() <= 7, "{:?}", view.of(&root(3)));
+    let checkpoint = store.table.checkpoints(&name("view"));
+    assert!(checkpoint.is_empty(), "a stopped root holds its handler's checkpoint: {checkpoint:?}");
+    *mended.lock().unwrap() = true;
+    view.until(500, 120 * SECOND).await;
+    cancel.cancel();
+    running.await.unwrap();
+    view.assert_in_order_once(10, 50);
+    other.assert_in_order_once(10, 50);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_a_hundred_times_slower_holds_no_other() {
+    let store = Store::new();
+    let (roots, each) = (50, 400);
+    for sequence in 0..each {
+        (0..roots).for_each(|number| store.push(store.commit(&root(number), sequence)));
+    }
+    let (quick, slow) =
+        (Recorder::new(Duration::from_millis(2), takes_all), Recorder::new(Duration::from_millis(200), takes_all));
+    let (running, cancel) = store.start(&[("quick", quick.clone()), ("slow", slow.clone())], 4);
+    quick.until(20_000, 60 * SECOND).await;
+    let behind = slow.total();
+    assert!(behind < 10_000, "the slow handler has {behind} already: it was not slow");
+    slow.until(20_000, 3600 * SECOND).await;
+    cancel.cancel();
+    running.await.unwrap();
+    quick.assert_in_order_once(roots, each);
+    slow.assert_in_order_once(roots, each);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_stops_nothing_for_good_and_repeats_nothing() {
+    let store = Store::new();
+    let began = Instant::now();
+    for sequence in 0..10 {
+        (0..1000).for_each(|number| store.push(store.commit(&root(number), sequence)));
+    }
+    let judge = move |batch: &RootBatch| {
+        if began.elapsed() < Duration::from_hours(2) {
+            return Err(HandlerError::unavailable("connection refused"));
+        }
+        takes_all(batch)
+    };
+    let (down, other) =
+        (Recorder::new(Duration::from_millis(1), judge), Recorder::new(Duration::from_millis(1), takes_all));
+    let (running, cancel) = store.start(&[("down", down.clone()), ("other", other.clone())], 64);
+    other.until(10_000, 60 * SECOND).await;
+    sleep(Duration::from_hours(1)).await;
+    assert_eq!(store.health.problems(), ["handler down: the receiver is down: connection refused"]);
+    sleep(Duration::from_hours(1)).await;
+    down.until(10_000, 120 * SECOND).await;
+    sleep(2 * SECOND).await;
+    assert!(store.health.problems().is_empty(), "{:?}", store.health.problems());
+    cancel.cancel();
+    running.await.unwrap();
+    down.assert_in_order_once(1000, 10);
+}
