@@ -11,7 +11,6 @@ use crate::telemetry::LogError;
 pub(super) const EXIT_USAGE: u8 = 64;
 /// A failure at run time.
 const EXIT_FAILED: u8 = 1;
-
 /// Ended by a signal (128 + SIGINT).
 const EXIT_INTERRUPTED: u8 = 130;
 
@@ -39,12 +38,6 @@ pub enum CliError {
     /// Standard output could not be written.
     #[error("failed to write to standard output")]
     Output(#[source] io::Error),
-    /// The command is declared only.
-    #[error("`{command}` is not built yet")]
-    NotBuilt {
-        /// The command.
-        command: &'static str,
-    },
     /// A second signal came before the stop was done.
     #[error("stopped at once by a second signal; events since the last position flush are repeated at the next start")]
     Interrupted,
@@ -59,12 +52,7 @@ impl CliError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) | Self::Root(_) | Self::Log(_) => EXIT_USAGE,
-            Self::Runtime(_)
-            | Self::Service(_)
-            | Self::Unsound(_)
-            | Self::Output(_)
-            | Self::NotBuilt { .. }
-            | Self::Failed(_) => EXIT_FAILED,
+            Self::Runtime(_) | Self::Service(_) | Self::Unsound(_) | Self::Output(_) | Self::Failed(_) => EXIT_FAILED,
             Self::Interrupted => EXIT_INTERRUPTED,
         }
     }

@@ -14,8 +14,8 @@ use crate::config::{Config, Environment};
 use crate::handler::Handler;
 use crate::telemetry::{LogFilter, LogFormat, init_logs};
 
-/// What short commands log, unless `ANGZARR_RELAY_LOG` says otherwise: what they print is the point. What the SDK warns of
-/// comes as the command's own error.
+/// What short commands log, unless `ANGZARR_RELAY_LOG` says otherwise: what they print is the point. What the SDK
+/// warns of comes as the command's own error.
 const COMMAND_LOG_LEVEL: &str = "error,angzarr_relay=warn";
 
 /// Rust handlers that a program brings along, by the names of their entries in the configuration.

@@ -49,8 +49,8 @@ pub enum ServiceTrouble {
     },
     /// The standard chain found no credentials.
     #[error(
-        "no AWS credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile in AWS_PROFILE \
-         (for an emulator any text will do)"
+        "no AWS credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile in \
+         AWS_PROFILE (for an emulator any text will do)"
     )]
     NoCredentials,
     /// A source of credentials is there, but gives none.

@@ -488,10 +488,20 @@ fn doctor_finds_what_is_wrong_and_its_own_command_mends_it() {
     let services = Services::start();
     let port = free_port();
     let handlers = format!(
-        "[[handlers]]\nname = \"stream\"\nsubscribe = [{{ domain = \"*\" }}]\nkinesis = {{ stream = \"orders\" }}\n\
-         [[handlers]]\nname = \"http\"\nkind = \"sink\"\nsubscribe = [{{ domain = \"*\" }}]\n\
-         http = {{ url = \"http://127.0.0.1:{port}/?key=hidden\", headers = {{ A = {{ env = \"NOT_SET_ANYWHERE\" }} }} }}\n\
-         [[handlers]]\nname = \"file\"\nsubscribe = [{{ domain = \"*\" }}]\njsonl = {{ path = \"/no/such/folder/a.jsonl\" }}\n"
+        r#"
+        [[handlers]]
+        name = "stream"
+        subscribe = [{{ domain = "*" }}]
+        kinesis = {{ stream = "orders" }}
+        [[handlers]]
+        name = "http"
+        kind = "sink"
+        subscribe = [{{ domain = "*" }}]
+        http = {{ url = "http://127.0.0.1:{port}/?key=hidden", headers = {{ A = {{ env = "NOT_SET_ANYWHERE" }} }} }}
+        [[handlers]]
+        name = "file"
+        subscribe = [{{ domain = "*" }}]
+        jsonl = {{ path = "/no/such/folder/a.jsonl" }}"#
     );
     let operator = services.operator(&handlers);
     let (code, report) = operator.doctor();

@@ -152,8 +152,8 @@ fn type_name(value: &AttributeValue) -> &'static str {
 pub(super) fn strangers(found: &BTreeSet<HandlerName>, configured: &[HandlerName]) -> Option<Finding> {
     let strangers: Vec<String> =
         found.iter().filter(|name| !configured.contains(name)).map(|name| format!("`{name}`")).collect();
-    let text = "have positions but are not configured: renamed, removed, or of another relay? A renamed handler is new and \
-                starts over";
+    let text = "have positions but are not configured: renamed, removed, or of another relay? A renamed handler \
+                is new and starts over";
     (!strangers.is_empty()).then(|| Finding::note("positions", format!("{} {text}", listed(strangers.iter()))))
 }
 

@@ -1,5 +1,5 @@
-//! The calls of `doctor` to DynamoDB, in the order of what depends on what: nothing is asked of a service that was found
-//! not to answer. Every call only reads.
+//! The calls of `doctor` to DynamoDB, in the order of what depends on what: nothing is asked of a service that was
+//! found not to answer. Every call only reads.
 
 use std::collections::BTreeSet;
 

@@ -18,8 +18,8 @@ use super::{CliError, Context};
 /// Check configuration, credentials, tables and streams, and say what mends them
 ///
 /// Looks at the configuration, the AWS credentials, the tables and the stream of the events table, the rows in it, and
-/// what the handlers give their events to. Each check is `ok`, a `note` (to know, not to mend) or `WRONG`, with the exact
-/// command that mends it where there is one. Changes nothing; the exit code is 1 if anything is wrong.
+/// what the handlers give their events to. Each check is `ok`, a `note` (to know, not to mend) or `WRONG`, with the
+/// exact command that mends it where there is one. Changes nothing; the exit code is 1 if anything is wrong.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example:\n  angzarr-relay doctor --config config/relay.toml")]
 pub struct DoctorArgs {

@@ -1,5 +1,5 @@
-//! Whether what the handlers give their events to is there. Nothing is delivered; beside a file that is not there yet, an
-//! empty one is made for a moment, to see whether it could be.
+//! Whether what the handlers give their events to is there. Nothing is delivered; beside a file that is not there yet,
+//! an empty one is made for a moment, to see whether it could be.
 
 use std::fs::{self, OpenOptions};
 use std::io;
