@@ -40,6 +40,7 @@ mod emulators;
 mod events;
 mod handlers;
 mod local;
+mod outage;
 mod positions;
 mod relay_table;
 mod relaying;
