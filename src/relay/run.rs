@@ -156,7 +156,8 @@ async fn start(
             let registration = ports.registry.register(&spec.name, spec.start, ports.clock.now()).await?;
             Ok::<_, StorageError>((registration, ports.checkpoints.load(&spec.name).await?))
         };
-        let error = match attempt.await {
+        // Not waited for when the relay stops: an answer may take longer than the grace period.
+        let error = match cancel.run_until_cancelled(attempt).await? {
             Ok((registration, checkpoints)) => {
                 ports.health.mended(RELAY_TABLE);
                 let mut settings = settings.bounded(&spec.settings, handlers);

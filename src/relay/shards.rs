@@ -100,12 +100,17 @@ impl Shards {
         }
     }
 
-    /// Runs until cancelled. Readers and searches stop with it.
+    /// Runs until cancelled. Readers and searches stop with it, and so does whatever it waits for itself: an answer of a silent service
+    /// may take longer than the grace period.
     pub(super) async fn run(
-        mut self,
-        mut reports: mpsc::UnboundedReceiver<LaneReport>,
+        self,
+        reports: mpsc::UnboundedReceiver<LaneReport>,
         cancel: CancellationToken,
     ) -> Result<(), RelayError> {
+        cancel.run_until_cancelled(self.keep(reports)).await.unwrap_or(Ok(()))
+    }
+
+    async fn keep(mut self, mut reports: mpsc::UnboundedReceiver<LaneReport>) -> Result<(), RelayError> {
         let beat = self.parts.health.register("shard discovery");
         let mut reconcile_at = Instant::now();
         let mut backoff = Backoff::new(LIST_BACKOFF, self.parts.random.clone());
@@ -114,7 +119,6 @@ impl Shards {
             let turn_at = reconcile_at.min(Instant::now() + TURN_MAX);
             tokio::select! {
                 biased;
-                () = cancel.cancelled() => return Ok(()),
                 Some(report) = reports.recv() => self.learn(report).await,
                 Some(found) = self.searches.join_next() => {
                     self.observe(&found.map_err(RelayError::Stopped)?);

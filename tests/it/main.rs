@@ -5,7 +5,8 @@
 //! A scenario of `scenarios!` is a function of the clients and a table prefix, so that it runs against any DynamoDB.
 #![expect(clippy::unwrap_used, reason = "a test that panics says where")]
 
-/// Makes one test a scenario, each with an embedded pair of its own.
+/// Makes two tests of each scenario: on an embedded pair of its own, and on a DynamoDB Local that all scenarios share, each with its
+/// own tables.
 macro_rules! scenarios {
     ($($name:ident),* $(,)?) => {
         mod on_embedded {
@@ -14,6 +15,16 @@ macro_rules! scenarios {
                 async fn $name() {
                     let embedded = crate::embedded::Embedded::start().await;
                     super::$name(&embedded.aws, concat!("it-", stringify!($name))).await;
+                }
+            )*
+        }
+        mod on_dynamodb_local {
+            $(
+                #[tokio::test]
+                async fn $name() {
+                    let endpoint = crate::support::DynamoDbLocal::shared().await;
+                    let aws = crate::embedded::clients(Some(endpoint), None).await;
+                    super::$name(&aws, concat!("it-", stringify!($name))).await;
                 }
             )*
         }
@@ -31,6 +42,7 @@ mod examples;
 mod events;
 mod handlers;
 mod local;
+mod outage;
 mod positions;
 mod relay_table;
 mod relaying;

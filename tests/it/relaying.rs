@@ -114,14 +114,14 @@ impl House {
 const WRITERS: u64 = 8;
 
 /// What came out of Kinesis so far, per root, in the order of its shard.
-struct Output {
+pub(crate) struct Output {
     iterators: Vec<Option<String>>,
     roots: BTreeMap<String, Vec<u64>>,
     records: usize,
 }
 
 impl Output {
-    async fn open(aws: &AwsClients) -> Self {
+    pub(crate) async fn open(aws: &AwsClients) -> Self {
         let shards = aws.kinesis.list_shards().stream_name(STREAM).send().await.unwrap();
         let mut iterators = Vec::new();
         for shard in shards.shards() {
@@ -148,7 +148,7 @@ impl Output {
     }
 
     /// Reads on until so many records came out.
-    async fn until(&mut self, aws: &AwsClients, records: usize) {
+    pub(crate) async fn until(&mut self, aws: &AwsClients, records: usize) {
         let reading = async {
             while self.records < records {
                 self.read_on(aws).await;
@@ -171,7 +171,7 @@ impl Output {
         assert!(in_time, "not everything came out of Kinesis: {} roots, {} records", self.roots.len(), self.records);
     }
 
-    fn assert_each_once_in_order(&self, roots: u64, each: u64) {
+    pub(crate) fn assert_each_once_in_order(&self, roots: u64, each: u64) {
         assert_eq!(self.roots.len() as u64, roots);
         for (root, sequences) in &self.roots {
             assert_eq!(*sequences, (0..each).collect::<Vec<_>>(), "{root}");

@@ -1,11 +1,14 @@
 //! DynamoDB Local, Amazon's own emulator: one process, in memory, on a free port.
 //!
-//! Take a fresh one for each heavy test: it slows with the records in every stream it has ever held. At speed 720 it rolls a
-//! stream's shard every 20 seconds and expires an iterator after 1.25; connections that idle are dropped sooner, too.
+//! Take a fresh one for each heavy test: it slows with the records in every stream it has ever held. Light ones, each with tables of
+//! its own, share one. At speed 720 it rolls a stream's shard every 20 seconds and expires an iterator after 1.25; connections that
+//! idle are dropped sooner, too.
 
 use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
+
+use tokio::sync::OnceCell;
 
 use super::process::{GuardedProcess, NotAnswering, free_port};
 use super::slots::{Slot, slot};
@@ -23,24 +26,30 @@ pub(crate) struct DynamoDbLocal {
     /// Serves both DynamoDB and DynamoDB Streams.
     pub(crate) endpoint: String,
     _process: GuardedProcess,
-    _slot: Slot,
+    _slot: Option<Slot>,
 }
 
 impl DynamoDbLocal {
     /// Starts it at the speed of the world.
     pub(crate) async fn start() -> Self {
-        Self::start_with(Vec::new()).await
+        Self::start_with(Vec::new(), Some(slot().await)).await
+    }
+
+    /// The endpoint of the one that all light scenarios share. It lasts as long as the test process and takes nobody's slot.
+    pub(crate) async fn shared() -> &'static str {
+        static SHARED: OnceCell<DynamoDbLocal> = OnceCell::const_new();
+        &SHARED.get_or_init(|| Self::start_with(Vec::new(), None)).await.endpoint
     }
 
     /// Starts it with a clock that runs `speed` times as fast.
     pub(crate) async fn start_at_speed(speed: u32) -> Self {
         let mut preload = OsString::from("LD_PRELOAD=");
         preload.push(needs::libfaketime());
-        Self::start_with(vec!["env".into(), preload, format!("FAKETIME=+0 x{speed}").into()]).await
+        let wrapper = vec!["env".into(), preload, format!("FAKETIME=+0 x{speed}").into()];
+        Self::start_with(wrapper, Some(slot().await)).await
     }
 
-    async fn start_with(wrapper: Vec<OsString>) -> Self {
-        let slot = slot().await;
+    async fn start_with(wrapper: Vec<OsString>, slot: Option<Slot>) -> Self {
         let java = needs::java();
         let emulator = packages::package("amplify-dynamodb-simulator").join("emulator");
         for _ in 0..START_ATTEMPTS {

@@ -56,10 +56,27 @@ impl RelayProcess {
         }
     }
 
+    /// What one series of its metrics says, such as `angzarr_relay_handler_up_ratio{handler="copy"}`; none while it has not been set.
+    pub(crate) async fn metric(&self, series: &str) -> Option<f64> {
+        let metrics = self.metrics().await;
+        let value = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
+        Some(value.parse().unwrap_or_else(|_| panic!("{series} is no number: {value}")))
+    }
+
+    /// The status and the body of `/readyz` or `/livez`; none while nobody answers.
+    pub(crate) async fn health(&self, path: &str) -> Option<(u16, String)> {
+        http::get(self.metrics_port, path).await.ok()
+    }
+
+    /// Asks it to stop (SIGTERM) and waits for its end, at most so long.
+    pub(crate) async fn terminate_within(&mut self, within: Duration) -> ExitStatus {
+        self.process.signal("TERM");
+        self.process.exit(within).await
+    }
+
     /// Asks it to stop (SIGTERM) and waits for its end.
     pub(crate) async fn terminate(&mut self) -> ExitStatus {
-        self.process.signal("TERM");
-        self.exit().await
+        self.terminate_within(EXIT_MAX).await
     }
 
     /// Waits for an end it comes to by itself.

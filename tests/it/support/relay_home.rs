@@ -1,0 +1,79 @@
+//! What one relay under test lives in: a folder with its configuration and the files its handlers write.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::process::free_port;
+use super::relay_process::RelayProcess;
+
+/// A folder for one relay; gone when dropped.
+#[derive(Debug)]
+pub(crate) struct RelayHome {
+    folder: tempfile::TempDir,
+    metrics_port: u16,
+}
+
+impl RelayHome {
+    /// The prefix of the tables of every relay made here.
+    pub(crate) const PREFIX: &str = "it";
+
+    /// An empty folder, and a port for the metrics.
+    pub(crate) fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), metrics_port: free_port() }
+    }
+
+    /// A file in it.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes the configuration: the DynamoDB to use, and `rest`, which begins with `[relay]` and its keys. `HOME` stands for the folder.
+    pub(crate) fn configure(&self, dynamodb: &str, rest: &str) {
+        let rest = rest.replace("HOME", self.folder.path().to_str().unwrap());
+        let text = format!(
+            r#"
+            [storage.dynamo]
+            region = "us-east-1"
+            table_prefix = "{}"
+            endpoint = "{dynamodb}"
+            [telemetry]
+            listen = "127.0.0.1:{}"
+            {rest}
+            "#,
+            Self::PREFIX,
+            self.metrics_port
+        );
+        std::fs::write(self.path("relay.toml"), text).unwrap();
+    }
+
+    /// Starts the relay, and does not wait for it.
+    pub(crate) fn spawn(&self) -> RelayProcess {
+        RelayProcess::spawn(&self.path("relay.toml"), self.metrics_port, &[])
+    }
+
+    /// Starts the relay and waits until it is ready.
+    pub(crate) async fn start(&self) -> RelayProcess {
+        let mut relay = self.spawn();
+        relay.wait_ready().await;
+        relay
+    }
+
+    /// What a jsonl handler has written to a file: the sequences of each root, by the root's id, in the order of the lines.
+    pub(crate) fn sequences(&self, file: &str) -> BTreeMap<String, Vec<u64>> {
+        let text = std::fs::read_to_string(self.path(file)).unwrap_or_default();
+        // Behind the last line feed stands at most a line that is being written.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        let mut roots: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+        for line in whole.lines() {
+            let (root, sequence) = root_and_sequence(line.as_bytes());
+            roots.entry(root).or_default().push(sequence);
+        }
+        roots
+    }
+}
+
+/// The root's id and the sequence in a CloudEvent.
+pub(crate) fn root_and_sequence(cloudevent: &[u8]) -> (String, u64) {
+    let event: serde_json::Value = serde_json::from_slice(cloudevent).unwrap();
+    (event["subject"].as_str().unwrap().to_owned(), event["sequence"].as_str().unwrap().parse().unwrap())
+}
