@@ -32,3 +32,6 @@ pub use subscription::{Pattern, Subscription, default_editions};
 
 pub use task::{LagStamp, LaneOrder, LaneReport, LanesParts, LanesTask};
 pub use watermark::Watermark;
+
+#[cfg(test)]
+mod tests;
