@@ -42,7 +42,7 @@ pub(crate) struct Course {
     /// Met since the last sweep of idle courses.
     pub(crate) referenced: bool,
     /// Told apart from earlier uses of the same slot, and from earlier phases of the same course.
-    pub(crate) generation: u32,
+    pub(crate) generation: u64,
     pub(crate) active: Option<Box<Active>>,
 }
 
@@ -68,8 +68,8 @@ pub(crate) struct Active {
     pub(crate) hole: Option<(Sequence, Instant)>,
     /// Rows that were seen were let go, or never kept: a gap before the queue is filled from the table at once.
     pub(crate) let_go: bool,
-    /// The hole was reported.
-    pub(crate) hole_counted: bool,
+    /// The hole, or the row that cannot be read, that was reported.
+    pub(crate) reported: Option<Sequence>,
     /// When the course last came on.
     pub(crate) moved_at: Option<Instant>,
 }
@@ -114,6 +114,15 @@ pub(crate) struct Pin {
     pub(crate) page: u64,
     pub(crate) last: Sequence,
     pub(crate) delivered: bool,
+}
+
+/// What became of a pin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pinned {
+    /// Its page is to be pinned.
+    Page,
+    /// An older pin of the lane stands for it as well; one whose rows were all delivered has some again that are not.
+    Merged { reopened: Option<u64> },
 }
 
 /// A root with more pins than this merges the newest: a stuck root costs so many at most.
@@ -181,16 +190,17 @@ impl Active {
         self.queued_bytes = 0;
     }
 
-    /// Pins a page; answers false when the pin was merged into an older one, and the page is not to be pinned.
-    pub(crate) fn pin(&mut self, pin: Pin) -> bool {
+    /// Pins a page, or merges the pin into an older one.
+    pub(crate) fn pin(&mut self, pin: Pin) -> Pinned {
         if self.pins.len() >= PINS_MAX
             && let Some(newest) = self.pins.iter_mut().rev().find(|other| other.lane == pin.lane)
         {
             newest.last = newest.last.max(pin.last);
-            return false;
+            let reopened = std::mem::take(&mut newest.delivered).then_some(newest.page);
+            return Pinned::Merged { reopened };
         }
         self.pins.push(pin);
-        true
+        Pinned::Page
     }
 
     /// Whether nothing is left to do.
@@ -241,9 +251,9 @@ mod tests {
     fn pins_are_bounded_and_the_newest_of_a_lane_takes_the_rest() {
         let mut active = Active::default();
         let pin = |page| Pin { lane: LaneId(1), page, last: Sequence(page), delivered: false };
-        let taken = (0..20).filter(|page| active.pin(pin(*page))).count();
+        let taken = (0..20).filter(|page| active.pin(pin(*page)) == Pinned::Page).count();
         assert_eq!(taken, PINS_MAX);
         assert_eq!(active.pins.last().unwrap().last, Sequence(19));
-        assert!(active.pin(Pin { lane: LaneId(2), ..pin(0) }), "another lane always gets its own");
+        assert_eq!(active.pin(Pin { lane: LaneId(2), ..pin(0) }), Pinned::Page, "another lane always gets its own");
     }
 }

@@ -106,10 +106,10 @@ impl Courses {
         unwritten
     }
 
-    /// The slots of idle courses whose position is behind what was left out by type.
-    pub(crate) fn idle_unwritten(&self) -> Vec<Slot> {
+    /// The slots of courses whose position is behind what was left out by type.
+    pub(crate) fn unwritten(&self) -> Vec<Slot> {
         (self.slots.iter().enumerate())
-            .filter(|(_, course)| course.as_ref().is_some_and(|course| course.filtered > 0 && course.active.is_none()))
+            .filter(|(_, course)| course.as_ref().is_some_and(|course| course.filtered > 0))
             .map(|(slot, _)| slot)
             .collect()
     }
@@ -163,6 +163,6 @@ mod tests {
         course.filtered = 3;
         assert_eq!(courses.sweep(0), [slot]);
         assert!(courses.find(&root(1)).is_some());
-        assert_eq!(courses.idle_unwritten(), [slot]);
+        assert_eq!(courses.unwritten(), [slot]);
     }
 }

@@ -32,6 +32,9 @@ impl Lanes {
         }
         let limits = self.settings.limits;
         let gate = self.outage.gate(now);
+        if gate == Gate::Probe {
+            self.probe_first();
+        }
         let roots_max = match gate {
             Gate::Open => limits.roots.max(1),
             Gate::Probe => 1,
@@ -53,6 +56,10 @@ impl Lanes {
                 Some(batch) => {
                     bytes += batch.events.iter().map(|event| event.payload.len()).sum::<usize>();
                     self.enter(slot, Phase::InFlight);
+                    self.note_moved(slot, now);
+                    if gate == Gate::Probe {
+                        self.outage.probing(slot);
+                    }
                     group.push(batch);
                 }
                 // What stood in front was covered by somebody else's position meanwhile.
@@ -69,12 +76,25 @@ impl Lanes {
         if group.is_empty() {
             return None;
         }
-        if gate == Gate::Probe {
-            self.outage.probing();
-        }
         self.roots_in_flight += group.len();
         self.groups_in_flight += 1;
         Some(group)
+    }
+
+    /// A probe is best made with a root that has not failed: when only some roots always do, the others end the outage.
+    fn probe_first(&mut self) {
+        let outage = &self.outage;
+        if let Some(at) = self.ready.iter().position(|slot| !outage.suspects(*slot))
+            && let Some(slot) = self.ready.remove(at)
+        {
+            self.ready.push_front(slot);
+        }
+    }
+
+    fn note_moved(&mut self, slot: Slot, now: Instant) {
+        if let Some(active) = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut()) {
+            active.moved_at = Some(now);
+        }
     }
 
     /// The consecutive events of a ready root, up to the bounds; `whole`: the first is given whatever its size.
@@ -84,7 +104,7 @@ impl Lanes {
         let (mut events, mut bytes, mut expected) = (Vec::new(), 0, course.sequencer.next());
         for row in &active.queue {
             let Ok(event) = row else { break };
-            if event.sequence != expected || events.len() >= self.settings.limits.events_per_root {
+            if event.sequence != expected || events.len() >= self.settings.limits.events_per_root.max(1) {
                 break;
             }
             expected = expected.next();
@@ -120,8 +140,10 @@ impl Lanes {
             match answer {
                 Ok(accepted) if accepted.events > 0 => {
                     let taken = accepted.events.min(batch.events.len());
+                    let (first, through) = (batch.events[0].sequence, batch.events[taken - 1].sequence);
                     self.counters.accepted(taken as u64);
-                    self.accepted(slot, batch.events[taken - 1].sequence, now);
+                    self.counters.filtered((through.0 - first.0 + 1).saturating_sub(taken as u64));
+                    self.accepted(slot, through, now);
                 }
                 Ok(_) => self.failed(slot, &batch, &HandlerError::retry("the handler accepted nothing"), now),
                 Err(error) => self.failed(slot, &batch, &error, now),
@@ -161,7 +183,7 @@ impl Lanes {
         let outage = match error {
             HandlerError::Unavailable { after, .. } => {
                 self.counters.failed("unavailable", events);
-                self.outage.unavailable(now, *after);
+                self.outage.unavailable(slot, now, *after);
                 true
             }
             HandlerError::Retry { after, .. } => {

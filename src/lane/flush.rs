@@ -25,26 +25,40 @@ const WRITE_RETRY: Duration = Duration::from_millis(500);
 impl Lanes {
     /// Notes that a root's position is behind what it has covered.
     pub(crate) fn mark_dirty(&mut self, slot: Slot, now: Instant) {
-        // At the end of a shard its children wait for the last positions, and at a stop everybody does.
-        let at_once = self.draining || self.ending > 0;
-        self.mark_dirty_at(slot, if at_once { now } else { now + self.settings.flush_interval });
-    }
-
-    fn mark_dirty_at(&mut self, slot: Slot, flush_at: Instant) {
         let Some(course) = self.courses.get_mut(slot) else { return };
         let woken = course.active.is_none();
         let active = course.activate();
+        let lanes = &self.by_id;
+        let ends = |lane: LaneId| lanes.get(&lane).is_some_and(|lane| lane.ended);
+        // At the end of a shard its children wait for the last positions, and at a stop everybody does.
+        let at_once = self.draining || (self.ending > 0 && active.pins.iter().any(|pin| ends(pin.lane)));
         if !std::mem::replace(&mut active.dirty, true) {
             self.dirty.push(slot);
         }
         if woken {
             self.courses.count_active();
         }
-        self.flush_at = Some(self.flush_at.map_or(flush_at, |at| at.min(flush_at)));
+        if !self.dirty.is_empty() {
+            let flush_at = if at_once { now } else { now + self.settings.flush_interval };
+            self.flush_at = Some(self.flush_at.map_or(flush_at, |at| at.min(flush_at)));
+        }
+    }
+
+    /// A position that could not be written waits apart from the others, so that these are not held up and it is not tried in haste.
+    fn mark_unwritten(&mut self, slot: Slot, now: Instant) {
+        let Some(active) = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut()) else { return };
+        if !std::mem::replace(&mut active.dirty, true) {
+            self.unwritten.push(slot);
+            self.unwritten_at.get_or_insert(now + WRITE_RETRY);
+        }
     }
 
     /// The next positions to write.
     pub(crate) fn next_flush(&mut self, now: Instant) -> Option<Vec<Advance>> {
+        if !self.flush_in_flight && self.unwritten_at.is_some_and(|at| at <= now) {
+            self.dirty.append(&mut self.unwritten);
+            (self.unwritten_at, self.flush_at) = (None, Some(now));
+        }
         let due = self.flush_at.is_some_and(|at| at <= now);
         if self.flush_in_flight || self.dirty.is_empty() || !(due || self.dirty.len() >= self.settings.flush_roots) {
             return None;
@@ -56,6 +70,9 @@ impl Lanes {
         for slot in slots {
             if let Some(advance) = self.advance(slot) {
                 advances.push(advance);
+            } else if let Some(durable) = self.courses.get(slot).and_then(|course| course.durable.known()) {
+                // Somebody else wrote this position, or a later one, meanwhile.
+                self.durable(slot, durable, now);
             } else {
                 self.settle_if_done(slot);
             }
@@ -94,7 +111,7 @@ impl Lanes {
                     durable
                 }
                 Err(_) => {
-                    self.mark_dirty_at(slot, now + WRITE_RETRY);
+                    self.mark_unwritten(slot, now);
                     continue;
                 }
             };
@@ -151,9 +168,15 @@ impl Lanes {
         }
     }
 
-    /// Takes back all pins of a root whose rows no longer exist.
+    /// Takes back the pins of a root whose rows from the sequencer's next on no longer exist. What was accepted before stays pinned.
     pub(crate) fn abandon_pins(&mut self, slot: Slot, now: Instant) {
-        let Some(active) = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut()) else { return };
+        let Some(course) = self.courses.get_mut(slot) else { return };
+        let Some(active) = course.active.as_deref_mut() else { return };
+        if let Some(last) = course.sequencer.next().previous() {
+            active.pins.iter_mut().for_each(|pin| pin.last = pin.last.min(last));
+            self.release_pins(slot, now);
+            return;
+        }
         for pin in std::mem::take(&mut active.pins) {
             if let Some(lane) = self.by_id.get_mut(&pin.lane) {
                 if !pin.delivered {
@@ -186,7 +209,12 @@ impl Lanes {
 
     pub(crate) fn next_checkpoint(&mut self, now: Instant) -> Option<Effect> {
         // When draining, the last positions come first: their pins may move the watermark once more.
-        if self.draining && (self.flush_in_flight || !self.dirty.is_empty() || self.groups_in_flight > 0) {
+        if self.draining
+            && (self.flush_in_flight
+                || !self.dirty.is_empty()
+                || !self.unwritten.is_empty()
+                || self.groups_in_flight > 0)
+        {
             return None;
         }
         while let Some((at, id)) = self.checkpoints.front().copied() {

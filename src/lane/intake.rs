@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use super::Lanes;
-use super::course::{Durable, Phase, Pin, Why};
+use super::course::{Durable, Phase, Pin, Pinned, Why};
 use super::courses::Slot;
 use super::lanes::LOADS_IN_FLIGHT_MAX;
 use super::sequencer::Sequencer;
@@ -70,8 +70,12 @@ impl Lanes {
         if woken {
             self.courses.count_active();
         }
-        if pinned && let Some(state) = self.by_id.get_mut(&lane) {
-            state.watermark.pin(page);
+        if let Some(state) = self.by_id.get_mut(&lane) {
+            match pinned {
+                Pinned::Page => state.watermark.pin(page),
+                Pinned::Merged { reopened: Some(older) } => state.watermark.reopened(older),
+                Pinned::Merged { reopened: None } => {}
+            }
         }
         self.counters.duplicates(repeated);
         if made {

@@ -88,10 +88,15 @@ pub struct Lanes {
     pub(crate) outage: Outage,
     /// Why the receiver is down, while it is.
     pub(crate) down_reason: String,
-    pub(crate) timers: BinaryHeap<Reverse<(Instant, Slot, u32)>>,
+    /// Phases entered so far, by all courses: a timer is of one of them.
+    pub(crate) phases: u64,
+    pub(crate) timers: BinaryHeap<Reverse<(Instant, Slot, u64)>>,
     pub(crate) dirty: Vec<Slot>,
     pub(crate) flush_at: Option<Instant>,
     pub(crate) flush_in_flight: bool,
+    /// Positions that could not be written, and when they are tried again.
+    pub(crate) unwritten: Vec<Slot>,
+    pub(crate) unwritten_at: Option<Instant>,
     pub(crate) checkpoints: VecDeque<(Instant, LaneId)>,
     pub(crate) queued_bytes: usize,
     pub(crate) stuck: Stuck,
@@ -125,10 +130,13 @@ impl Lanes {
             ready: VecDeque::new(),
             roots_in_flight: 0,
             groups_in_flight: 0,
+            phases: 0,
             timers: BinaryHeap::new(),
             dirty: Vec::new(),
             flush_at: None,
             flush_in_flight: false,
+            unwritten: Vec::new(),
+            unwritten_at: None,
             checkpoints: VecDeque::new(),
             queued_bytes: 0,
             stuck: Stuck::default(),
@@ -148,9 +156,10 @@ impl Lanes {
     /// Stops taking and delivering; what is in flight is still answered, and what was accepted written.
     pub fn drain(&mut self, now: Instant) {
         self.draining = true;
-        for slot in self.courses.idle_unwritten() {
+        for slot in self.courses.unwritten() {
             self.mark_dirty(slot, now);
         }
+        self.unwritten_at = (!self.unwritten.is_empty()).then_some(now);
         self.flush_at = (!self.dirty.is_empty()).then_some(now);
         self.checkpoints.clear();
         self.by_id.values_mut().for_each(|lane| lane.queued = false);
@@ -166,18 +175,20 @@ impl Lanes {
             && self.groups_in_flight == 0
             && !self.flush_in_flight
             && self.dirty.is_empty()
+            && self.unwritten.is_empty()
             && self.checkpoints.is_empty()
             && self.by_id.values().all(|lane| !lane.saving)
     }
 
-    /// Whether another page may be taken.
+    /// Whether another page may be taken. In an outage too, within the bounds: what fails may be some roots only, and what is yet
+    /// unread shows it.
     #[must_use]
     pub fn wants_page(&self) -> bool {
         !self.draining
-            && !self.outage.is_down()
             && self.queued_bytes < self.settings.queued_bytes_max
             && self.stuck.retrying + self.stuck.blocked + self.stuck.holes < self.settings.stuck_roots_max
             && self.to_load.len() < LOADING_ROOTS_MAX
+            && self.dirty.len() + self.unwritten.len() < UNWRITTEN_ROOTS_MAX
     }
 
     /// Whether the first rows seen were all unreadable: this is another schema than the relay's.
@@ -206,7 +217,7 @@ impl Lanes {
     #[must_use]
     pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let timer = self.timers.peek().map(|Reverse((at, _, _))| *at);
-        let flush = if self.flush_in_flight { None } else { self.flush_at };
+        let flush = [self.flush_at, self.unwritten_at].into_iter().flatten().min().filter(|_| !self.flush_in_flight);
         let checkpoint = self.checkpoints.front().map(|(at, _)| *at);
         let probe = match self.outage.gate(now) {
             Gate::Closed(at) if !self.ready.is_empty() => at,
@@ -218,7 +229,8 @@ impl Lanes {
     /// Moves a course to another phase; every timer of the old one is void.
     pub(crate) fn enter(&mut self, slot: Slot, phase: Phase) {
         let Some(course) = self.courses.get_mut(slot) else { return };
-        course.generation = course.generation.wrapping_add(1);
+        self.phases += 1;
+        course.generation = self.phases;
         let Some(active) = course.active.as_deref_mut() else { return };
         count_stuck(&mut self.stuck, active.phase, -1);
         count_stuck(&mut self.stuck, phase, 1);
@@ -265,6 +277,9 @@ const UNREADABLE_ROWS_MAX: u32 = 100;
 
 /// Roots whose positions may wait to be loaded before the lanes stop pulling.
 const LOADING_ROOTS_MAX: usize = 5_000;
+
+/// Roots whose positions may wait to be written before the lanes stop pulling: several flushes' worth.
+const UNWRITTEN_ROOTS_MAX: usize = 10_000;
 
 fn count_stuck(stuck: &mut Stuck, phase: Phase, by: isize) {
     let counted = match phase {

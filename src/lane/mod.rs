@@ -34,3 +34,6 @@ pub use subscription::{Pattern, Subscription, default_editions};
 
 pub use task::{LaneOrder, LaneReport, LanesParts, LanesTask};
 pub use watermark::Watermark;
+
+#[cfg(test)]
+mod tests;

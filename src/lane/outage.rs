@@ -39,7 +39,8 @@ pub(crate) struct Outage {
 struct Down {
     probes: u32,
     probe_at: Instant,
-    probing: bool,
+    /// The root that is the probe under way.
+    probe: Option<usize>,
 }
 
 impl Outage {
@@ -54,17 +55,22 @@ impl Outage {
     pub(crate) fn gate(&self, now: Instant) -> Gate {
         match &self.down {
             None => Gate::Open,
-            Some(down) if down.probing => Gate::Closed(None),
+            Some(down) if down.probe.is_some() => Gate::Closed(None),
             Some(down) if down.probe_at <= now => Gate::Probe,
             Some(down) => Gate::Closed(Some(down.probe_at)),
         }
     }
 
-    /// A probe was handed over.
-    pub(crate) fn probing(&mut self) {
+    /// A root was handed over as the probe.
+    pub(crate) fn probing(&mut self, root: usize) {
         if let Some(down) = &mut self.down {
-            down.probing = true;
+            down.probe = Some(root);
         }
+    }
+
+    /// Whether a root failed since the receiver last answered.
+    pub(crate) fn suspects(&self, root: usize) -> bool {
+        self.failing.contains(&root)
     }
 
     /// The receiver took something, or refused it for what it is: it answers. True when that ends an outage.
@@ -73,17 +79,21 @@ impl Outage {
         self.down.take().is_some()
     }
 
-    /// The receiver says it is down. True when that begins an outage.
-    pub(crate) fn unavailable(&mut self, now: Instant, after: Option<Duration>) -> bool {
+    /// The receiver says, to this root, that it is down. True when that begins an outage.
+    pub(crate) fn unavailable(&mut self, root: usize, now: Instant, after: Option<Duration>) -> bool {
+        let after = after.unwrap_or_default();
+        let probes = match &mut self.down {
+            // A late answer to something sent before the outage says nothing about the probe.
+            Some(down) if down.probe != Some(root) => {
+                down.probe_at = down.probe_at.max(now + after);
+                return false;
+            }
+            Some(down) => down.probes + 1,
+            None => 0,
+        };
         let began = self.down.is_none();
-        let probes = self.down.as_ref().map_or(0, |down| if down.probing { down.probes + 1 } else { down.probes });
-        let wait = PROBES.wait_after(probes + 1, &self.random).max(after.unwrap_or_default());
-        let probe_at = now + wait;
-        match &mut self.down {
-            // A late answer to something sent before the outage does not move the probe.
-            Some(down) if !down.probing => down.probe_at = down.probe_at.max(now + after.unwrap_or_default()),
-            _ => self.down = Some(Down { probes, probe_at, probing: false }),
-        }
+        let wait = PROBES.wait_after(probes + 1, &self.random).max(after);
+        self.down = Some(Down { probes, probe_at: now + wait, probe: None });
         began
     }
 
@@ -91,7 +101,7 @@ impl Outage {
     pub(crate) fn failed(&mut self, root: usize, now: Instant, after: Option<Duration>) -> bool {
         self.failing.insert(root);
         if self.down.is_some() || self.failing.len() >= FAILING_ROOTS {
-            self.unavailable(now, after);
+            self.unavailable(root, now, after);
             return true;
         }
         false
@@ -132,16 +142,17 @@ mod tests {
     #[test]
     fn probes_one_at_a_time_with_growing_waits() {
         let (mut outage, mut now) = (outage(), Instant::now());
-        assert!(outage.unavailable(now, None));
+        assert!(outage.unavailable(1, now, None));
         let mut waits = Vec::new();
         for _ in 0..10 {
             let Gate::Closed(Some(at)) = outage.gate(now) else { panic!("closed until the probe") };
             waits.push(at - now);
             now = at;
             assert_eq!(outage.gate(now), Gate::Probe);
-            outage.probing();
+            outage.probing(2);
+            assert!(!outage.unavailable(1, now, None), "a late answer");
             assert_eq!(outage.gate(now), Gate::Closed(None));
-            assert!(!outage.unavailable(now, None));
+            assert!(!outage.unavailable(2, now, None));
         }
         assert!(waits[0] <= PROBES.initial && waits[9] >= PROBES.max / 2, "{waits:?}");
         assert!(outage.answered());
@@ -152,7 +163,7 @@ mod tests {
     fn the_receivers_own_wait_is_kept() {
         let (mut outage, now) = (outage(), Instant::now());
         let asked = Duration::from_secs(90);
-        outage.unavailable(now, Some(asked));
+        outage.unavailable(1, now, Some(asked));
         assert_eq!(outage.gate(now), Gate::Closed(Some(now + asked)));
     }
 }

@@ -4,6 +4,7 @@
 //! the table holds, or the lowest that was not created before the handler's start. A sequence that a consistent read does not show is
 //! asked for again until `hole_timeout`; then a root that is not placed begins behind it, and one that is has a hole and stops.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,18 +89,17 @@ impl Lanes {
         let created_before_start = |event: &Event| started_at.is_some_and(|start| event.created_at < start);
         if !course.sequencer.is_placed() {
             // A row that cannot be read has no time: it lies before the start if what follows it does.
-            let judged = match front {
-                Err(_) => active.queue.get(1).filter(|row| row_sequence(row) == next.next()).unwrap_or(front),
-                Ok(_) => front,
-            };
-            if judged.as_ref().is_ok_and(|event| created_before_start(event)) {
+            let judged = first_readable(&active.queue);
+            if judged.is_some_and(created_before_start) {
                 let before = active.queued_bytes;
                 active.dequeue();
                 self.queued_bytes -= before - active.queued_bytes;
                 course.sequencer.pass_before_start();
                 return Step::Covered;
             }
-            course.sequencer.place();
+            if judged.is_some() || started_at.is_none() {
+                course.sequencer.place();
+            }
         }
         match front {
             Err(invalid) => Step::Invalid(invalid.clone()),
@@ -175,7 +175,6 @@ impl Lanes {
         let first = active.queue.front().map(row_sequence);
         if first == Some(next) {
             active.hole = None;
-            active.hole_counted = false;
             self.enter(slot, Phase::Open);
             self.evaluate(slot, now);
         } else {
@@ -202,7 +201,7 @@ impl Lanes {
             _ if !certain => self.wait(slot, Why::Hole, (now + HOLE_POLL).min(since + timeout)),
             None => {
                 warn!(handler = %self.handler, root = %course.root, sequence = %next, "the table no longer holds what the stream showed");
-                active.seen = None;
+                (active.seen, active.hole) = (None, None);
                 self.enter(slot, Phase::Open);
                 self.abandon_pins(slot, now);
                 self.settle_if_done(slot);
@@ -214,8 +213,7 @@ impl Lanes {
                 self.evaluate(slot, now);
             }
             Some(_) => {
-                if !active.hole_counted {
-                    active.hole_counted = true;
+                if active.reported.replace(next) != Some(next) {
                     self.counters.hole();
                     error!(
                         handler = %self.handler, root = %course.root, sequence = %next,
@@ -228,10 +226,14 @@ impl Lanes {
     }
 
     fn block_invalid(&mut self, slot: Slot, invalid: &InvalidRow, now: Instant) {
-        self.counters.invalid();
+        let active = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut());
+        if active.is_some_and(|active| active.reported.replace(invalid.sequence) != Some(invalid.sequence)) {
+            self.counters.invalid();
+        }
         if let Some(left_out) = self.log.admit(invalid.root.key(), now) {
             error!(
-                handler = %self.handler, root = %invalid.root, sequence = %invalid.sequence, reason = %invalid.reason, left_out,
+                handler = %self.handler, root = %invalid.root, sequence = %invalid.sequence, reason = %invalid.reason,
+                left_out,
                 "the row cannot be read as an event; the root is stopped for this handler"
             );
         }
@@ -253,4 +255,19 @@ impl Lanes {
             }
         }
     }
+}
+
+/// The first readable of the rows that follow on each other from the front.
+fn first_readable(queue: &VecDeque<RunRow>) -> Option<&Event> {
+    let mut expected = queue.front().map(row_sequence)?;
+    for row in queue {
+        if row_sequence(row) != expected {
+            return None;
+        }
+        if let Ok(event) = row {
+            return Some(event);
+        }
+        expected = expected.next();
+    }
+    None
 }

@@ -5,7 +5,7 @@
 //! deliveries in flight come to their end, writes positions, then checkpoints; on drop all of it stops at once, as in a crash.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -152,10 +152,11 @@ impl LanesTask {
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => break,
-                Some(done) = self.deliveries.join_next() => self.take_deliveries(done),
+                // A handler that answers at once always has an answer ready: what is rarer comes before it.
                 Some(done) = self.jobs.join_next() => self.take_job(done),
                 Some(order) = orders.recv() => self.obey(order),
                 Some(lane) = self.notices.recv() => self.pulling.push_back(lane),
+                Some(done) = self.deliveries.join_next() => self.take_deliveries(done),
                 () = sleep_until(wake_at) => {}
             }
         }
@@ -273,6 +274,8 @@ impl LanesTask {
                     self.finished.push(feed.shard().clone());
                 }
             }
+            // Its answer will never come, and what waits for it would wait in silence: the relay stops instead.
+            Err(stopped) if stopped.is_panic() => resume_unwind(stopped.into_panic()),
             Err(stopped) => error!(handler = %self.parts.name, error = %stopped, "a task of the lanes ended early"),
         }
     }
@@ -295,7 +298,10 @@ impl LanesTask {
             if now >= deliveries_until && !self.deliveries.is_empty() {
                 warn!(handler = %self.parts.name, "deliveries did not end within the grace period; they are repeated at the next start");
                 self.deliveries.abort_all();
-                while self.deliveries.join_next().await.is_some() {}
+                // What was answered in time counts.
+                while let Some(done) = self.deliveries.join_next().await {
+                    self.take_deliveries(done);
+                }
                 self.lanes.give_up_in_flight();
                 continue;
             }
@@ -319,7 +325,7 @@ const DRAIN_TURN: Duration = Duration::from_millis(100);
 
 async fn deliver(handler: Arc<dyn Handler>, group: Vec<RootBatch>, limit: Duration) -> Delivered {
     let began = Instant::now();
-    let call = AssertUnwindSafe(handler.deliver_group(&group)).catch_unwind();
+    let call = AssertUnwindSafe(async { handler.deliver_group(&group).await }).catch_unwind();
     let answers = match timeout(limit, call).await {
         Ok(Ok(answers)) => answers,
         Ok(Err(_panic)) => same(&group, || HandlerError::retry("the handler panicked")),

@@ -61,6 +61,13 @@ impl Watermark {
         }
     }
 
+    /// A pin that was delivered stands for more rows, which are not.
+    pub fn reopened(&mut self, page: u64) {
+        if let Some(open) = self.open.get_mut(&page) {
+            open.undelivered += 1;
+        }
+    }
+
     /// A pin's rows are covered; it must have been delivered before.
     pub fn unpin(&mut self, page: u64) {
         if let Some(open) = self.open.get_mut(&page) {

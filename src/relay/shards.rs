@@ -189,6 +189,7 @@ impl Shards {
                 self.next_lane += 1;
                 let lane = LaneId(self.next_lane);
                 let feed = self.feed(&shard);
+                feed.expect_lane();
                 let handler = &self.handlers[index];
                 let after = match handler.checkpoints.get(&shard) {
                     Some(Checkpoint::At(sequence)) => StreamPoint::After(sequence.clone()),
@@ -283,4 +284,54 @@ async fn find_children(source: Arc<dyn StreamSource>, parent: ShardId, mut backo
 #[expect(clippy::cast_precision_loss, reason = "a count of shards is far below 2^52")]
 fn shown(count: usize) -> f64 {
     count as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Timestamp;
+    use crate::relay_table::MemoryRelayTable;
+    use crate::stream::{Budget, MemoryStream};
+    use crate::telemetry::Health;
+    use crate::time::{Clock, Random};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lane_on_its_way_to_a_shard_that_was_just_left_finds_a_reader() {
+        let stream = MemoryStream::default();
+        let shard = stream.create_shard(None);
+        let parts = ReaderParts {
+            source: Arc::new(stream.clone()),
+            budget: Budget::new(1 << 30),
+            kept_bytes_max: Arc::new(|| 0),
+            poll_interval_max: Duration::from_secs(1),
+            clock: Clock::system(),
+            random: Random::seeded(1),
+            health: Health::default(),
+        };
+        let (orders, mut ordered) = mpsc::channel(10);
+        let handlers = ["fast", "slow"].map(|name| HandlerLanes {
+            name: HandlerName::new(name).unwrap(),
+            orders: orders.clone(),
+            checkpoints: BTreeMap::new(),
+        });
+        let table = Arc::new(MemoryRelayTable::default());
+        let mut shards = Shards::new(parts, table, Duration::from_mins(1), handlers.into());
+        shards.observe(&[Shard { id: shard.clone(), parent: None }]);
+        let (notify, _notices) = mpsc::unbounded_channel();
+        let at = Timestamp::from_unix_millis(0);
+        shards.open_lanes().await;
+        let LaneOrder::Open(lane, feed, after) = ordered.recv().await.unwrap();
+        // The fast handler joins and leaves before the slow one has joined.
+        drop(feed.join(lane, after, at, notify.clone()));
+        if let Ok(ended) = tokio::time::timeout(Duration::from_mins(1), shards.readers.join_next()).await {
+            shards.reader_ended(&ended.unwrap().unwrap());
+        }
+        let LaneOrder::Open(lane, feed, after) = ordered.recv().await.unwrap();
+        let slow = feed.join(lane, after, at, notify);
+        assert!(slow.take().is_none());
+        stream.push(&shard, at, crate::stream::Change::Modified);
+        stream.close_shard(&shard, 0);
+        sleep(Duration::from_secs(30)).await;
+        assert!(slow.take().is_some(), "somebody reads for it");
+    }
 }

@@ -28,13 +28,22 @@ struct State {
 pub(crate) struct Shared {
     pub(crate) window: Window,
     notices: BTreeMap<LaneId, UnboundedSender<LaneId>>,
+    /// Lanes that were told to join and have not yet.
+    expected: usize,
+}
+
+impl Shared {
+    /// Whether no lane reads here (any more), nor is about to.
+    pub(crate) fn is_deserted(&self) -> bool {
+        self.expected == 0 && self.window.is_deserted()
+    }
 }
 
 impl Feed {
     /// The feed of a shard that nobody reads yet.
     #[must_use]
     pub fn new(shard: ShardId) -> Self {
-        let window = Mutex::new(Shared { window: Window::new(), notices: BTreeMap::new() });
+        let window = Mutex::new(Shared { window: Window::new(), notices: BTreeMap::new(), expected: 0 });
         Self(Arc::new(State { shard, window, wake_reader: Notify::new() }))
     }
 
@@ -55,10 +64,16 @@ impl Feed {
         }
     }
 
-    /// Whether no lane reads here (any more).
+    /// Whether no lane reads here (any more), nor is about to.
     #[must_use]
     pub fn is_deserted(&self) -> bool {
-        self.with(|shared| shared.window.is_deserted())
+        self.with(|shared| shared.is_deserted())
+    }
+
+    /// Announces a lane: the feed is not deserted until it has joined and left.
+    pub fn expect_lane(&self) {
+        self.with(|shared| shared.expected += 1);
+        self.0.wake_reader.notify_one();
     }
 
     pub(crate) async fn woken(&self) {
@@ -69,6 +84,7 @@ impl Feed {
     #[must_use = "the lane leaves when its feed is dropped"]
     pub fn join(&self, lane: LaneId, after: StreamPoint, now: Timestamp, notices: UnboundedSender<LaneId>) -> LaneFeed {
         self.with(|shared| {
+            shared.expected = shared.expected.saturating_sub(1);
             shared.window.join(lane, after, now);
             shared.notices.insert(lane, notices);
         });

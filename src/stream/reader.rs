@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use metrics::{Counter, counter};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
 use super::budget::{Budget, Room};
@@ -120,12 +120,21 @@ impl ShardReader {
     pub async fn run(mut self) -> ReaderEnd {
         loop {
             self.beat.beat();
-            let (deserted, wanted) = self.feed.with(|shared| (shared.window.is_deserted(), shared.window.wanted()));
+            let places = &mut self.places;
+            let (deserted, wanted) = self.feed.with(|shared| {
+                let wanted = shared.window.wanted();
+                // A lane's iterator is kept while it takes what was read for it.
+                places.retain(|place, _| match place {
+                    ReadPlace::Head => true,
+                    ReadPlace::Behind(lane) => shared.window.is_behind(*lane),
+                });
+                (shared.is_deserted(), wanted)
+            });
             if deserted {
                 return ReaderEnd::Deserted;
             }
             let Some((read, due)) = self.choose(wanted) else {
-                drop(tokio::time::timeout(IDLE_TURN, self.feed.woken()).await);
+                drop(timeout(IDLE_TURN, self.feed.woken()).await);
                 continue;
             };
             if due > Instant::now() {
@@ -133,8 +142,10 @@ impl ShardReader {
                 drop(timeout_at(until, self.feed.woken()).await);
                 continue;
             }
-            let room = self.parts.budget.reserve(READ_RESERVE_BYTES).await;
-            self.read(read, room).await;
+            // Waiting for room is no standstill, and what is wanted may change meanwhile.
+            if let Ok(room) = timeout(IDLE_TURN, self.parts.budget.reserve(READ_RESERVE_BYTES)).await {
+                self.read(read, room).await;
+            }
         }
     }
 
@@ -142,7 +153,6 @@ impl ShardReader {
     fn choose(&mut self, wanted: Vec<Read>) -> Option<(Read, Instant)> {
         let now = Instant::now();
         let places = &mut self.places;
-        places.retain(|place, _| *place == ReadPlace::Head || wanted.iter().any(|read| read.place == *place));
         let not_before = self.not_before;
         let mut best: Option<(Instant, u64, Read)> = None;
         for read in wanted {
@@ -244,12 +254,17 @@ impl ShardReader {
         kinds.invalid_keys.increment(foreign);
     }
 
-    async fn failed(&mut self, read: &Read, error: StreamError, room: Room) {
+    async fn failed(&mut self, read: &Read, error: StreamError, mut room: Room) {
         let Some(state) = self.places.get_mut(&read.place) else { return };
         state.iterator = None;
         match error {
-            StreamError::ExpiredIterator => info!(shard = %self.feed.shard(), "the iterator expired; opening another"),
+            StreamError::ExpiredIterator => {
+                drop(room);
+                info!(shard = %self.feed.shard(), "the iterator expired; opening another");
+                sleep(self.failures.next_wait()).await;
+            }
             StreamError::Trimmed => {
+                drop(room);
                 self.read_kinds.trimmed.increment(1);
                 warn!(shard = %self.feed.shard(), from = ?read.from, "the stream was trimmed past this place; going on at its horizon");
                 state.at = StreamPoint::Horizon;
@@ -260,12 +275,14 @@ impl ShardReader {
                 self.read_kinds.trimmed.increment(1);
                 warn!(shard = %self.feed.shard(), from = ?read.from, "the shard is gone; what it held is in the table only");
                 let page = Page::new(read.from.clone(), Vec::new(), true);
+                room.resize(page.memory_bytes);
                 self.feed.with(|shared| {
                     let ready = shared.window.insert(read.place, page, room, true);
                     Feed::notify(shared, ready);
                 });
             }
             StreamError::Gone => {
+                drop(room);
                 self.gone_answers += 1;
                 sleep(self.failures.next_wait()).await;
             }
@@ -302,3 +319,7 @@ pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+#[path = "reader_tests.rs"]
+mod tests;

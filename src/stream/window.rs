@@ -82,6 +82,10 @@ impl Window {
     /// Lets a lane in, which has what is up to `after`; `now` stands for the age of what it has not seen.
     pub(crate) fn join(&mut self, lane: LaneId, after: StreamPoint, now: Timestamp) {
         let lane_state = Lane { after, place: Place::Behind(None), wants: true, ended: false, reached_at: now };
+        // The most advanced lane leads from the start: nothing before its place is read for its sake.
+        if lane_state.after > self.head {
+            self.move_head(lane_state.after.clone());
+        }
         self.lanes.insert(lane, lane_state);
         self.readmit(lane);
     }
@@ -104,7 +108,9 @@ impl Window {
             && number < first
         {
             lane.place = Place::Behind(None);
+            self.readmit(id);
         }
+        let lane = self.lanes.get_mut(&id)?;
         let page = match &mut lane.place {
             Place::Behind(kept) => kept.take().map(|kept| kept.page),
             Place::In(number) => {
@@ -176,20 +182,38 @@ impl Window {
     fn follow_the_most_advanced(&mut self) {
         let lanes = self.lanes.iter().filter(|(_, lane)| !lane.ended && matches!(lane.place, Place::Behind(None)));
         let Some((&id, lane)) = lanes.max_by(|(_, one), (_, two)| one.after.cmp(&two.after)) else { return };
-        self.head = lane.after.clone();
-        self.first = self.next_number();
-        self.pages.clear();
-        self.at_head = false;
+        self.move_head(lane.after.clone());
         let number = self.first;
         if let Some(lane) = self.lanes.get_mut(&id) {
             lane.place = Place::In(number);
         }
     }
 
+    /// Begins anew at another place: whoever stood in the window is behind it.
+    fn move_head(&mut self, to: StreamPoint) {
+        for lane in self.lanes.values_mut().filter(|lane| matches!(lane.place, Place::In(_))) {
+            lane.place = Place::Behind(None);
+        }
+        self.head = to;
+        self.first = self.next_number();
+        self.pages.clear();
+        self.at_head = false;
+    }
+
+    /// Whether a lane still reads for itself.
+    pub(crate) fn is_behind(&self, id: LaneId) -> bool {
+        self.lanes.get(&id).is_some_and(|lane| match lane.place {
+            Place::Behind(_) => true,
+            Place::In(number) => number < self.first,
+        })
+    }
+
     /// Takes in a page that was read; answers which lanes can go on. `at_head`: the shard had no more than this.
     pub(crate) fn insert(&mut self, place: ReadPlace, page: Page, room: Room, at_head: bool) -> Vec<LaneId> {
         let kept = Kept { page: Arc::new(page), _room: room };
         match place {
+            // The head has moved on while this was being read.
+            ReadPlace::Head if kept.page.before != self.head => Vec::new(),
             ReadPlace::Head => {
                 self.at_head = at_head;
                 self.head = kept.page.through.clone();

@@ -137,6 +137,43 @@ fn the_age_of_what_waits_is_known_in_every_place() {
     assert_eq!(window.waiting_since(LaneId(0)), None, "at the head with everything taken");
 }
 
+fn after(number: u64) -> StreamPoint {
+    StreamPoint::After(StreamSequence::new(&number.to_string()))
+}
+
+#[test]
+fn a_lane_with_a_checkpoint_is_read_for_from_there() {
+    let mut window = Window::new();
+    window.join(LaneId(0), after(50), Timestamp::from_unix_millis(NOW));
+    assert_eq!(window.wanted(), [Read { place: ReadPlace::Head, from: after(50) }]);
+}
+
+#[test]
+fn the_most_advanced_lane_leads_and_the_others_catch_up_by_themselves() {
+    let shard = Shard { total: 60, page: 10, closed: false };
+    let mut window = joined(1);
+    let stale = window.wanted()[0].clone();
+    window.join(LaneId(1), after(50), Timestamp::from_unix_millis(NOW));
+    assert!(shard.serve(&mut window, &stale).is_empty(), "the head has moved on");
+    assert!(window.take(LaneId(0)).is_none() && window.take(LaneId(1)).is_none());
+    let places: Vec<_> = window.wanted().into_iter().map(|read| (read.place, read.from)).collect();
+    assert_eq!(places, [(ReadPlace::Head, after(50)), (ReadPlace::Behind(LaneId(0)), StreamPoint::Horizon)]);
+    let (mut got, mut reads) = (Vec::new(), 0);
+    while got.len() < 60 {
+        for read in window.wanted() {
+            shard.serve(&mut window, &read);
+        }
+        while let Some(page) = window.take(LaneId(0)) {
+            got.extend(sequences(&page));
+        }
+        reads += 1;
+        assert!(reads < 20);
+    }
+    assert_eq!(got, (0..60).collect::<Vec<_>>());
+    assert_eq!(sequences(&window.take(LaneId(1)).unwrap()), (50..60).collect::<Vec<_>>());
+    assert!(!window.is_behind(LaneId(0)), "back in the window");
+}
+
 proptest! {
     /// Lanes that pull, join and fall behind at random all get every record, in order, and the end; pages stay bounded.
     #[test]

@@ -1,0 +1,18 @@
+//! The lanes held to the contract (design section 2), by hand: pages, answers and time are given in, effects are looked at.
+//!
+//! [`rig`] drives one handler's lanes over tables in memory; everything that passes through it is held to clauses 1, 3, 4 and 5 by
+//! [`contract`], in every test. The rest is one file a concern.
+
+mod rig;
+mod contract;
+mod order;
+mod bases;
+mod rows;
+mod filters;
+mod answers;
+mod outages;
+mod isolation;
+mod positions;
+mod checkpoints;
+mod draining;
+mod random;

@@ -1,0 +1,473 @@
+//! One handler's lanes driven by hand: tables in memory answer what is not held back, a script answers for the handler.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::super::repair::REPAIR_ROWS_MAX;
+use super::super::{Effect, Glob, LaneSettings, Lanes, Pattern, RepairOrder, Repaired, Subscription, default_editions};
+use super::contract::Contract;
+use crate::event::{Event, InvalidRow, Root, Row, Sequence, Timestamp};
+use crate::handler::{Accepted, HandlerError, HandlerName, RootBatch};
+use crate::relay_table::Checkpoint;
+use crate::storage::{Advance, Advanced, StorageError};
+use crate::stream::{Change, LaneId, Page, Record, StreamPoint, StreamSequence};
+use crate::time::Random;
+
+/// The lane most tests use.
+pub(super) const LANE: LaneId = LaneId(1);
+/// Another.
+pub(super) const OTHER: LaneId = LaneId(2);
+
+/// More effects at one moment than this are a loop without end.
+const EFFECTS_MAX: usize = 200_000;
+
+/// A row as a test names it.
+#[derive(Debug, Clone)]
+pub(super) struct Spec {
+    root: Root,
+    sequence: u64,
+    event_type: &'static str,
+    created_at: i64,
+    payload: usize,
+    invalid: bool,
+}
+
+/// An event of type `T`, created at 1000 ms.
+pub(super) fn ev(root: &str, sequence: u64) -> Spec {
+    Spec { root: root_of(root), sequence, event_type: "T", created_at: 1000, payload: 8, invalid: false }
+}
+
+/// Events of one root.
+pub(super) fn evs(root: &str, sequences: impl IntoIterator<Item = u64>) -> Vec<Spec> {
+    sequences.into_iter().map(|sequence| ev(root, sequence)).collect()
+}
+
+pub(super) fn root_of(id: &str) -> Root {
+    Root::new("orders", "", id).unwrap()
+}
+
+impl Spec {
+    pub(super) fn of(self, event_type: &'static str) -> Self {
+        Self { event_type, ..self }
+    }
+
+    pub(super) fn at(self, created_at: i64) -> Self {
+        Self { created_at, ..self }
+    }
+
+    pub(super) fn sized(self, payload: usize) -> Self {
+        Self { payload, ..self }
+    }
+
+    pub(super) fn invalid(self) -> Self {
+        Self { invalid: true, ..self }
+    }
+
+    fn row(&self) -> Row {
+        let (root, sequence) = (self.root.clone(), Sequence(self.sequence));
+        if self.invalid {
+            return Err(InvalidRow { root, sequence, reason: "test".into() });
+        }
+        Ok(Event {
+            root,
+            sequence,
+            event_type: self.event_type.into(),
+            payload: vec![0; self.payload].into(),
+            correlation_id: None,
+            created_at: Timestamp::from_unix_millis(self.created_at),
+        })
+    }
+}
+
+/// What the handler answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    All,
+    Take(usize),
+    Retry,
+    RetryAfter(Duration),
+    Unavailable,
+    Permanent,
+}
+
+/// What the positions table answers to a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Writes {
+    Work,
+    Fail,
+    LoseReplies,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    Load,
+    Repair,
+    Deliver,
+    Flush,
+    Checkpoint,
+}
+
+fn kind(effect: &Effect) -> Kind {
+    match effect {
+        Effect::Load(_) => Kind::Load,
+        Effect::Repair(_) => Kind::Repair,
+        Effect::Deliver(_) => Kind::Deliver,
+        Effect::Flush(_) => Kind::Flush,
+        Effect::Checkpoint(..) => Kind::Checkpoint,
+    }
+}
+
+/// The lanes, their tables and a clock.
+pub(super) struct Rig {
+    pub(super) lanes: Lanes,
+    pub(super) contract: Contract,
+    pub(super) now: Instant,
+    /// Everything handed to the handler, in order.
+    pub(super) delivered: Vec<(Root, Vec<u64>)>,
+    pub(super) repairs: Vec<RepairOrder>,
+    pub(super) flushes: Vec<Vec<Advance>>,
+    pub(super) checkpoints: Vec<(LaneId, Checkpoint)>,
+    pub(super) finished: Vec<LaneId>,
+    pub(super) writes: Writes,
+    pub(super) checkpoints_fail: bool,
+    held: BTreeSet<Kind>,
+    waiting: VecDeque<Effect>,
+    once: BTreeMap<Root, VecDeque<Answer>>,
+    always: BTreeMap<Root, Answer>,
+    pub(super) everybody: Answer,
+    number: u64,
+    through: BTreeMap<LaneId, StreamPoint>,
+}
+
+/// Short intervals, for tests that count on none.
+pub(super) fn settings() -> LaneSettings {
+    LaneSettings::default()
+}
+
+/// A subscription to these types of every root.
+pub(super) fn types(types: &[&str]) -> Subscription {
+    let types = types.iter().map(|text| Glob::new(text)).collect();
+    Subscription::new(vec![Pattern { domain: Glob::new("*"), types, editions: default_editions() }])
+}
+
+impl Rig {
+    pub(super) fn new() -> Self {
+        Self::with(settings())
+    }
+
+    pub(super) fn with(settings: LaneSettings) -> Self {
+        Self::subscribed(settings, Subscription::everything())
+    }
+
+    /// A handler that starts at this moment.
+    pub(super) fn starting_at(millis: i64) -> Self {
+        Self::with(LaneSettings { started_at: Some(Timestamp::from_unix_millis(millis)), ..settings() })
+    }
+
+    pub(super) fn subscribed(settings: LaneSettings, subscription: Subscription) -> Self {
+        let contract = Contract::new(subscription.clone(), settings.started_at);
+        let handler = HandlerName::new("view").unwrap();
+        let mut rig = Self {
+            lanes: Lanes::new(handler, subscription, settings, Random::seeded(7)),
+            contract,
+            now: Instant::now(),
+            delivered: Vec::new(),
+            repairs: Vec::new(),
+            flushes: Vec::new(),
+            checkpoints: Vec::new(),
+            finished: Vec::new(),
+            writes: Writes::Work,
+            checkpoints_fail: false,
+            held: BTreeSet::new(),
+            waiting: VecDeque::new(),
+            once: BTreeMap::new(),
+            always: BTreeMap::new(),
+            everybody: Answer::All,
+            number: 0,
+            through: BTreeMap::new(),
+        };
+        rig.open(LANE);
+        rig
+    }
+
+    pub(super) fn open(&mut self, lane: LaneId) {
+        self.lanes.open(lane, StreamPoint::Horizon);
+        self.through.insert(lane, StreamPoint::Horizon);
+    }
+
+    /// Puts rows into the table; the stream does not show them.
+    pub(super) fn write(&mut self, rows: impl AsRef<[Spec]>) {
+        for spec in rows.as_ref() {
+            self.contract.table.insert((spec.root.clone(), Sequence(spec.sequence)), spec.row());
+        }
+    }
+
+    pub(super) fn remove(&mut self, root: &str, sequence: u64) {
+        self.contract.table.remove(&(root_of(root), Sequence(sequence)));
+    }
+
+    /// Shows rows on a page of the lane, in one page; they need not be in the table.
+    pub(super) fn show(&mut self, lane: LaneId, rows: impl AsRef<[Spec]>, end: bool) {
+        let mut records = Vec::new();
+        for spec in rows.as_ref() {
+            self.number += 1;
+            let sequence = StreamSequence::new(&self.number.to_string());
+            let shown = (sequence.clone(), spec.root.clone(), Sequence(spec.sequence));
+            self.contract.shown.entry(lane).or_default().push(shown);
+            let change = match spec.row() {
+                Ok(event) => Change::Inserted(event),
+                Err(invalid) => Change::Invalid(invalid),
+            };
+            records.push(Record { sequence, happened_at: Timestamp::from_unix_millis(spec.created_at), change });
+        }
+        if end {
+            self.contract.ended.insert(lane);
+        }
+        let page = Page::new(self.through[&lane].clone(), records, end);
+        self.through.insert(lane, page.through.clone());
+        self.lanes.accept_page(lane, &page, self.now);
+    }
+
+    /// Writes rows and shows them, and lets follow what follows at once.
+    pub(super) fn page(&mut self, rows: impl AsRef<[Spec]>) {
+        self.page_of(LANE, rows);
+    }
+
+    pub(super) fn page_of(&mut self, lane: LaneId, rows: impl AsRef<[Spec]>) {
+        self.write(rows.as_ref());
+        self.show(lane, rows, false);
+        self.run();
+    }
+
+    /// The shard ends.
+    pub(super) fn end(&mut self, lane: LaneId) {
+        self.show(lane, [], true);
+        self.run();
+    }
+
+    /// Another replica's position, which these lanes do not know of.
+    pub(super) fn elsewhere(&mut self, root: &str, position: u64) {
+        self.contract.positions.insert(root_of(root), Sequence(position));
+    }
+
+    /// Holds effects of a kind back until [`Rig::release`].
+    pub(super) fn hold(&mut self, kind: Kind) {
+        self.held.insert(kind);
+    }
+
+    pub(super) fn release(&mut self, released: Kind) {
+        self.held.remove(&released);
+        let (now, later): (Vec<_>, Vec<_>) = self.waiting.drain(..).partition(|effect| kind(effect) == released);
+        self.waiting = later.into();
+        for effect in now {
+            self.answer(effect);
+        }
+        self.run();
+    }
+
+    /// Answers the oldest of the effects of a kind that is held back; the kind stays held.
+    pub(super) fn release_one(&mut self, released: Kind) {
+        let at = self.waiting.iter().position(|effect| kind(effect) == released).expect("an effect is held");
+        let effect = self.waiting.remove(at).unwrap();
+        self.answer(effect);
+        self.run();
+    }
+
+    /// Answers the newest of the handler's calls that are held back.
+    pub(super) fn release_newest(&mut self) {
+        let at = self.waiting.iter().rposition(|effect| kind(effect) == Kind::Deliver).expect("a call is held");
+        let effect = self.waiting.remove(at).unwrap();
+        self.answer(effect);
+        self.run();
+    }
+
+    pub(super) fn held(&self, asked: Kind) -> usize {
+        self.waiting.iter().filter(|effect| kind(effect) == asked).count()
+    }
+
+    /// The handler's next answers for a root.
+    pub(super) fn script(&mut self, root: &str, answers: impl IntoIterator<Item = Answer>) {
+        self.once.entry(root_of(root)).or_default().extend(answers);
+    }
+
+    /// The handler's answer for a root from now on.
+    pub(super) fn always(&mut self, root: &str, answer: Answer) {
+        self.always.insert(root_of(root), answer);
+    }
+
+    /// Carries out everything there is to do now.
+    pub(super) fn run(&mut self) {
+        for _ in 0..EFFECTS_MAX {
+            let Some(effect) = self.lanes.next_effect(self.now) else { return };
+            self.take(effect);
+        }
+        panic!("effects without end at one moment");
+    }
+
+    /// Lets time go by, from deadline to deadline.
+    pub(super) fn advance(&mut self, by: Duration) {
+        let until = self.now + by;
+        self.run();
+        for _ in 0..EFFECTS_MAX {
+            match self.lanes.next_deadline(self.now) {
+                Some(at) if at <= until => {
+                    assert!(at > self.now, "a deadline is due and nothing is done: a busy loop");
+                    self.now = at;
+                    self.run();
+                }
+                _ => {
+                    self.now = until;
+                    return self.run();
+                }
+            }
+        }
+        panic!("deadlines without end");
+    }
+
+    pub(super) fn millis(&mut self, millis: u64) {
+        self.advance(Duration::from_millis(millis));
+    }
+
+    /// Long enough for every wait of a default configuration to be over once.
+    pub(super) fn rest(&mut self) {
+        self.advance(Duration::from_mins(2));
+    }
+
+    /// What the handler was given of a root, first attempts and later ones.
+    pub(super) fn of(&self, root: &str) -> Vec<u64> {
+        let root = root_of(root);
+        self.delivered.iter().filter(|(of, _)| *of == root).flat_map(|(_, events)| events.clone()).collect()
+    }
+
+    pub(super) fn position(&self, root: &str) -> Option<u64> {
+        self.contract.positions.get(&root_of(root)).map(|position| position.0)
+    }
+
+    /// The lane's last checkpoint, as the number of the record.
+    pub(super) fn checkpoint(&self, lane: LaneId) -> Option<u64> {
+        let last = self.checkpoints.iter().rev().find(|(of, _)| *of == lane)?;
+        match &last.1 {
+            Checkpoint::At(sequence) => sequence.to_string().parse().ok(),
+            Checkpoint::Finished => Some(u64::MAX),
+        }
+    }
+
+    fn take(&mut self, effect: Effect) {
+        match &effect {
+            Effect::Load(roots) => assert!(!roots.is_empty()),
+            Effect::Repair(order) => self.repairs.push(order.clone()),
+            Effect::Deliver(group) => {
+                for batch in group {
+                    self.contract.delivers(batch);
+                    let events = batch.events.iter().map(|event| event.sequence.0).collect();
+                    self.delivered.push((batch.root.clone(), events));
+                }
+            }
+            Effect::Flush(advances) => {
+                assert!(self.held(Kind::Flush) == 0, "one flush at a time");
+                let mut roots = BTreeSet::new();
+                for advance in advances {
+                    self.contract.writes(advance);
+                    assert!(roots.insert(advance.root.clone()), "only the newest position of a root is written");
+                }
+                self.flushes.push(advances.clone());
+            }
+            Effect::Checkpoint(lane, checkpoint) => {
+                self.contract.checks(*lane, checkpoint);
+                self.checkpoints.push((*lane, checkpoint.clone()));
+            }
+        }
+        if self.held.contains(&kind(&effect)) {
+            self.waiting.push_back(effect);
+        } else {
+            self.answer(effect);
+        }
+    }
+
+    fn answer(&mut self, effect: Effect) {
+        match effect {
+            Effect::Load(roots) => {
+                let found: Vec<_> = roots
+                    .into_iter()
+                    .map(|root| {
+                        let position = self.contract.positions.get(&root).copied();
+                        self.tell(&root, position);
+                        (root, position)
+                    })
+                    .collect();
+                self.lanes.loaded(found, self.now);
+            }
+            Effect::Repair(order) => {
+                let all = (order.root.clone(), order.from)..=(order.root.clone(), order.to);
+                let mut found = self.contract.table.range(all).map(|(_, row)| row.clone());
+                let rows = found.by_ref().take(REPAIR_ROWS_MAX).collect();
+                let complete = found.next().is_none();
+                self.lanes.repaired(&order.root, Repaired { rows, complete }, self.now);
+            }
+            Effect::Deliver(group) => {
+                let answers = group.into_iter().map(|batch| self.handle(batch)).collect();
+                self.lanes.delivered(answers, Duration::from_millis(1), self.now);
+            }
+            Effect::Flush(advances) => {
+                let results = advances.into_iter().map(|advance| self.write_position(advance)).collect();
+                self.lanes.flushed(results, self.now);
+            }
+            Effect::Checkpoint(lane, checkpoint) => {
+                if self.lanes.checkpointed(lane, checkpoint, !self.checkpoints_fail, self.now) {
+                    self.finished.push(lane);
+                }
+            }
+        }
+    }
+
+    fn tell(&mut self, root: &Root, position: Option<Sequence>) {
+        if let Some(position) = position {
+            let told = self.contract.told.entry(root.clone()).or_insert(position);
+            *told = position.max(*told);
+        }
+    }
+
+    fn handle(&mut self, batch: RootBatch) -> (RootBatch, Result<Accepted, HandlerError>) {
+        self.contract.in_flight.remove(&batch.root);
+        let scripted = self.once.get_mut(&batch.root).and_then(VecDeque::pop_front);
+        let answer = scripted.or(self.always.get(&batch.root).copied()).unwrap_or(self.everybody);
+        let answer = match answer {
+            Answer::All => Ok(Accepted::all(&batch)),
+            Answer::Take(events) => Ok(Accepted { events }),
+            Answer::Retry => Err(HandlerError::retry("not now")),
+            Answer::RetryAfter(wait) => {
+                Err(HandlerError::Retry { reason: "later".into(), after: Some(wait), source: None })
+            }
+            Answer::Unavailable => Err(HandlerError::unavailable("down")),
+            Answer::Permanent => Err(HandlerError::permanent("never")),
+        };
+        if let Ok(Accepted { events: 1.. }) = answer {
+            let taken = answer.as_ref().map_or(0, |accepted| accepted.events).min(batch.events.len());
+            self.contract.accepts(&batch.root, batch.events[taken - 1].sequence);
+        }
+        (batch, answer)
+    }
+
+    fn write_position(&mut self, advance: Advance) -> (Advance, Result<Advanced, StorageError>) {
+        let lost = || Err(StorageError::Throttled { operation: "test", table: "positions".into() });
+        if self.writes == Writes::Fail {
+            return (advance, lost());
+        }
+        let durable = self.contract.positions.get(&advance.root).copied();
+        let result = match durable {
+            Some(durable) if durable >= advance.to => Advanced::Refused { durable },
+            _ => {
+                self.contract.positions.insert(advance.root.clone(), advance.to);
+                Advanced::Written
+            }
+        };
+        if self.writes == Writes::LoseReplies {
+            return (advance, lost());
+        }
+        let root = advance.root.clone();
+        self.tell(&root, self.contract.positions.get(&root).copied());
+        (advance, Ok(result))
+    }
+}

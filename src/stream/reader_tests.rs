@@ -1,0 +1,122 @@
+//! The reader over a stream that misbehaves: it keeps its calls few, and never stands still unseen.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+
+use super::super::{LaneId, MemoryStream, ShardId, ShardPage};
+use super::*;
+use crate::event::{Event, Root, Sequence};
+
+/// A stream in memory that counts the calls, and may never honour an iterator.
+struct Counting {
+    stream: MemoryStream,
+    opened: AtomicUsize,
+    expired: bool,
+}
+
+#[async_trait]
+impl StreamSource for Counting {
+    async fn shards(&self, after: Option<&ShardId>) -> Result<ShardPage, StreamError> {
+        self.stream.shards(after).await
+    }
+
+    async fn children(&self, parent: &ShardId) -> Result<Vec<super::super::Shard>, StreamError> {
+        self.stream.children(parent).await
+    }
+
+    async fn open(&self, shard: &ShardId, from: &StreamPoint) -> Result<ShardIterator, StreamError> {
+        self.opened.fetch_add(1, Ordering::Relaxed);
+        self.stream.open(shard, from).await
+    }
+
+    async fn read(&self, iterator: &ShardIterator) -> Result<RecordPage, StreamError> {
+        if self.expired {
+            return Err(StreamError::ExpiredIterator);
+        }
+        self.stream.read(iterator).await
+    }
+}
+
+/// A shard of so many records, and its feed.
+fn shard(records: u64, expired: bool) -> (Arc<Counting>, Feed) {
+    let stream = MemoryStream::default();
+    let id = stream.create_shard(None);
+    for sequence in 0..records {
+        let event = Event {
+            root: Root::new("orders", "", "r").unwrap(),
+            sequence: Sequence(sequence),
+            event_type: "T".into(),
+            payload: bytes::Bytes::new(),
+            correlation_id: None,
+            created_at: Timestamp::from_unix_millis(0),
+        };
+        stream.push(&id, Timestamp::from_unix_millis(0), Change::Inserted(event));
+    }
+    (Arc::new(Counting { stream, opened: AtomicUsize::new(0), expired }), Feed::new(id))
+}
+
+fn parts(source: Arc<Counting>, budget: Budget) -> ReaderParts {
+    ReaderParts {
+        source,
+        budget,
+        kept_bytes_max: Arc::new(|| 0),
+        poll_interval_max: Duration::from_secs(1),
+        clock: Clock::system(),
+        random: Random::seeded(1),
+        health: Health::default(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_for_room_is_alive_and_sees_that_everybody_left() {
+    let (source, feed) = shard(1, false);
+    let budget = Budget::new(1000);
+    let _all = budget.reserve(1000).await;
+    let (notify, _notices) = mpsc::unbounded_channel();
+    let lane = feed.join(LaneId(1), StreamPoint::Horizon, Timestamp::from_unix_millis(0), notify);
+    let parts = parts(source, budget);
+    let health = parts.health.clone();
+    let reader = tokio::spawn(ShardReader::new(parts, feed).run());
+    sleep(Duration::from_mins(10)).await;
+    assert!(health.stuck().is_empty(), "a reader that waits for room is no reason to end the process");
+    drop(lane);
+    let ended = timeout(Duration::from_mins(1), reader).await;
+    assert_eq!(ended.expect("the reader ends with its last lane").unwrap(), ReaderEnd::Deserted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn iterators_that_always_expire_are_opened_at_a_pace() {
+    let (source, feed) = shard(1, true);
+    let (notify, _notices) = mpsc::unbounded_channel();
+    let _lane = feed.join(LaneId(1), StreamPoint::Horizon, Timestamp::from_unix_millis(0), notify);
+    let reader = tokio::spawn(ShardReader::new(parts(source.clone(), Budget::new(1 << 30)), feed).run());
+    sleep(Duration::from_mins(1)).await;
+    let opened = source.opened.load(Ordering::Relaxed);
+    assert!((3..30).contains(&opened), "{opened} calls in a minute");
+    reader.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_that_is_behind_keeps_its_iterator() {
+    let (source, feed) = shard(20_000, false);
+    let (notify, mut notices) = mpsc::unbounded_channel();
+    let at = Timestamp::from_unix_millis(0);
+    let head = StreamPoint::After(crate::stream::StreamSequence::new("20000"));
+    let _leader = feed.join(LaneId(1), head, at, notify.clone());
+    let lagging = feed.join(LaneId(2), StreamPoint::Horizon, at, notify);
+    let reader = tokio::spawn(ShardReader::new(parts(source.clone(), Budget::new(1 << 30)), feed).run());
+    let mut records = 0;
+    while records < 20_000 {
+        match lagging.take() {
+            Some(page) => records += page.records,
+            None => assert!(notices.recv().await.is_some()),
+        }
+        // The reader looks at what is wanted before the lane comes again.
+        sleep(Duration::from_millis(1)).await;
+    }
+    let opened = source.opened.load(Ordering::Relaxed);
+    assert!(opened <= 3, "{opened} iterators for 20 pages");
+    reader.abort();
+}
