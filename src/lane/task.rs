@@ -234,7 +234,7 @@ impl LanesTask {
         if self.lanes.sees_another_schema() {
             let problem = "the first 100 rows are no events: this table has another schema; run `angzarr-relay doctor`";
             self.parts.health.problem(&subject, problem);
-        } else if self.lanes.stuck().blocked == 0 {
+        } else {
             self.parts.health.mended(&subject);
         }
     }
