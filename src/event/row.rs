@@ -94,7 +94,11 @@ fn decode_key<A: Attribute, S: BuildHasher>(item: &mut HashMap<String, A, S>) ->
         None => return Err(shown("`pk` is no text (S)".into())),
     };
     let sequence = match sk.as_deref() {
-        Some(digits) => digits.parse().map_err(|_| shown("`sk` is no whole number from 0".into()))?,
+        // The greatest number has none after it: it could never be covered.
+        Some(digits) => match digits.parse() {
+            Ok(number) if number < u64::MAX => number,
+            _ => return Err(shown("`sk` is no whole number from 0".into())),
+        },
         None => return Err(shown("`sk` is no number (N)".into())),
     };
     Ok((root, Sequence(sequence)))
@@ -193,6 +197,7 @@ mod tests {
             ("pk", Value::N("1")),
             ("sk", Value::N("-1")),
             ("sk", Value::N("1.5")),
+            ("sk", Value::N("18446744073709551615")),
             ("sk", Value::S("1")),
         ] {
             let mut item = row();

@@ -44,7 +44,8 @@ impl Lanes {
         }
     }
 
-    /// A position that could not be written waits apart from the others, so that these are not held up and it is not tried in haste.
+    /// A position that could not be written waits apart from the others, so that these are not held up and it is not
+    /// tried in haste.
     fn mark_unwritten(&mut self, slot: Slot, now: Instant) {
         let Some(active) = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut()) else { return };
         if !std::mem::replace(&mut active.dirty, true) {
@@ -168,7 +169,8 @@ impl Lanes {
         }
     }
 
-    /// Takes back the pins of a root whose rows from the sequencer's next on no longer exist. What was accepted before stays pinned.
+    /// Takes back the pins of a root whose rows from the sequencer's next on no longer exist. What was accepted
+    /// before stays pinned.
     pub(crate) fn abandon_pins(&mut self, slot: Slot, now: Instant) {
         let Some(course) = self.courses.get_mut(slot) else { return };
         let Some(active) = course.active.as_deref_mut() else { return };

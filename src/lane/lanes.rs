@@ -180,8 +180,8 @@ impl Lanes {
             && self.by_id.values().all(|lane| !lane.saving)
     }
 
-    /// Whether another page may be taken. In an outage too, within the bounds: what fails may be some roots only, and what is yet
-    /// unread shows it.
+    /// Whether another page may be taken. In an outage too, within the bounds: what fails may be some roots only, and
+    /// what is yet unread shows it.
     #[must_use]
     pub fn wants_page(&self) -> bool {
         !self.draining

@@ -322,7 +322,9 @@ mod tests {
         shards.open_lanes().await;
         let LaneOrder::Open(lane, feed, after) = ordered.recv().await.unwrap();
         // The fast handler joins and leaves before the slow one has joined.
-        drop(feed.join(lane, after, at, notify.clone()));
+        let fast = feed.join(lane, after, at, notify.clone());
+        sleep(Duration::from_secs(1)).await;
+        drop(fast);
         if let Ok(ended) = tokio::time::timeout(Duration::from_mins(1), shards.readers.join_next()).await {
             shards.reader_ended(&ended.unwrap().unwrap());
         }

@@ -65,7 +65,8 @@ impl Contract {
         first.map(|(sequence, _)| sequence)
     }
 
-    /// Whether an event needs no delivery (any more): by the positions given, by acceptance, the subscription or the start.
+    /// Whether an event needs no delivery (any more): by the positions given, by acceptance, the subscription or the
+    /// start.
     fn is_covered(&self, root: &Root, sequence: Sequence, position: Option<Sequence>, accepted: bool) -> bool {
         let by_position = position.is_some_and(|position| sequence <= position);
         let by_acceptance = accepted && self.accepted.get(root).is_some_and(|through| sequence <= *through);

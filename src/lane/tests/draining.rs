@@ -1,4 +1,5 @@
-//! A clean stop: nothing new starts, what was accepted is written, checkpoints come last, nothing comes twice (clause 3).
+//! A clean stop: nothing new starts, what was accepted is written, checkpoints come last, nothing comes twice (clause
+//! 3).
 
 use std::time::Duration;
 

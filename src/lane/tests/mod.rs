@@ -1,7 +1,8 @@
-//! The lanes held to the contract (design section 2), by hand: pages, answers and time are given in, effects are looked at.
+//! The lanes held to the contract (design section 2), by hand: pages, answers and time are given in, effects are
+//! looked at.
 //!
-//! [`rig`] drives one handler's lanes over tables in memory; everything that passes through it is held to clauses 1, 3, 4 and 5 by
-//! [`contract`], in every test. The rest is one file a concern.
+//! [`rig`] drives one handler's lanes over tables in memory; everything that passes through it is held to clauses 1,
+//! 3, 4 and 5 by [`contract`], in every test. The rest is one file a concern.
 
 mod rig;
 mod contract;

@@ -1,4 +1,5 @@
-//! Random pages, answers, faults and pauses against the contract: whatever happens it holds, and in the end everything is delivered.
+//! Random pages, answers, faults and pauses against the contract: whatever happens it holds, and in the end
+//! everything is delivered.
 
 use std::time::Duration;
 
@@ -205,7 +206,8 @@ proptest! {
         prop_assert!(world.rig.lanes.is_drained());
         for (root, accepted) in &world.rig.contract.accepted {
             let position = world.rig.contract.positions.get(root);
-            prop_assert!(position.is_some_and(|position| position >= accepted), "{} accepted, {:?} durable", accepted, position);
+            let durable = position.is_some_and(|position| position >= accepted);
+            prop_assert!(durable, "{} accepted, {:?} durable", accepted, position);
         }
     }
 }

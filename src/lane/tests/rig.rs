@@ -141,7 +141,7 @@ pub(super) struct Rig {
     through: BTreeMap<LaneId, StreamPoint>,
 }
 
-/// Short intervals, for tests that count on none.
+/// The defaults; a test names what it changes.
 pub(super) fn settings() -> LaneSettings {
     LaneSettings::default()
 }
