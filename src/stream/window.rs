@@ -81,6 +81,13 @@ impl Window {
 
     /// Lets a lane in, which has what is up to `after`; `now` stands for the age of what it has not seen.
     pub(crate) fn join(&mut self, lane: LaneId, after: StreamPoint, now: Timestamp) {
+        if self.lanes.is_empty() {
+            // Nobody needs what lies before the first lane's checkpoint.
+            self.head = after.clone();
+            self.first = self.next_number();
+            self.pages.clear();
+            self.at_head = false;
+        }
         let lane_state = Lane { after, place: Place::Behind(None), wants: true, ended: false, reached_at: now };
         self.lanes.insert(lane, lane_state);
         self.readmit(lane);
@@ -190,6 +197,8 @@ impl Window {
     pub(crate) fn insert(&mut self, place: ReadPlace, page: Page, room: Room, at_head: bool) -> Vec<LaneId> {
         let kept = Kept { page: Arc::new(page), _room: room };
         match place {
+            // Read before the window moved to the first of new lanes: what lies between was not read.
+            ReadPlace::Head if kept.page.before != self.head => Vec::new(),
             ReadPlace::Head => {
                 self.at_head = at_head;
                 self.head = kept.page.through.clone();

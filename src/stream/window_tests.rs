@@ -80,6 +80,43 @@ fn three_lanes_share_one_read() {
 }
 
 #[test]
+fn the_first_lane_is_read_from_its_checkpoint() {
+    let after = |number: u64| StreamPoint::After(StreamSequence::new(&number.to_string()));
+    let mut window = Window::new();
+    for (lane, checkpoint) in [(0, 30), (1, 40), (2, 20)] {
+        window.join(LaneId(lane), after(checkpoint), Timestamp::from_unix_millis(NOW));
+    }
+    for lane in 0..3 {
+        assert!(window.take(LaneId(lane)).is_none());
+    }
+    let expected = [
+        Read { place: ReadPlace::Head, from: after(30) },
+        Read { place: ReadPlace::Behind(LaneId(2)), from: after(20) },
+    ];
+    assert_eq!(window.wanted(), expected);
+}
+
+#[test]
+fn a_page_read_for_lanes_that_have_left_is_not_given_to_one_that_stands_before_it() {
+    let shard = Shard { total: 30, page: 10, closed: false };
+    let mut window = Window::new();
+    let now = Timestamp::from_unix_millis(NOW);
+    window.join(LaneId(0), StreamPoint::After(StreamSequence::new("20")), now);
+    let under_way = window.wanted().remove(0);
+    window.leave(LaneId(0));
+    window.join(LaneId(1), StreamPoint::Horizon, now);
+    assert!(window.take(LaneId(1)).is_none());
+    assert!(shard.serve(&mut window, &under_way).is_empty());
+    let mut got = Vec::new();
+    for _ in 0..3 {
+        let read = window.wanted().remove(0);
+        shard.serve(&mut window, &read);
+        got.extend(sequences(&window.take(LaneId(1)).unwrap()));
+    }
+    assert_eq!(got, (0..30).collect::<Vec<_>>());
+}
+
+#[test]
 fn reads_no_further_ahead_than_its_bound() {
     let shard = Shard { total: 100, page: 10, closed: false };
     let mut window = joined(1);
