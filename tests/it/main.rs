@@ -44,6 +44,7 @@ mod outage;
 mod positions;
 mod relay_table;
 mod relaying;
+mod resharding;
 mod snapshots;
 mod stream;
 mod tables;
