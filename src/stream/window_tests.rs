@@ -80,6 +80,26 @@ fn three_lanes_share_one_read() {
 }
 
 #[test]
+fn a_page_read_for_lanes_that_have_left_is_not_given_to_one_that_stands_before_it() {
+    let shard = Shard { total: 30, page: 10, closed: false };
+    let mut window = Window::new();
+    let now = Timestamp::from_unix_millis(NOW);
+    window.join(LaneId(0), StreamPoint::After(StreamSequence::new("20")), now);
+    let under_way = window.wanted().remove(0);
+    window.leave(LaneId(0));
+    window.join(LaneId(1), StreamPoint::Horizon, now);
+    assert!(window.take(LaneId(1)).is_none());
+    assert!(shard.serve(&mut window, &under_way).is_empty());
+    let mut got = Vec::new();
+    for _ in 0..3 {
+        let read = window.wanted().remove(0);
+        shard.serve(&mut window, &read);
+        got.extend(sequences(&window.take(LaneId(1)).unwrap()));
+    }
+    assert_eq!(got, (0..30).collect::<Vec<_>>());
+}
+
+#[test]
 fn reads_no_further_ahead_than_its_bound() {
     let shard = Shard { total: 100, page: 10, closed: false };
     let mut window = joined(1);

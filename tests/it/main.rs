@@ -46,6 +46,7 @@ mod outage;
 mod positions;
 mod relay_table;
 mod relaying;
+mod resharding;
 mod snapshots;
 mod stream;
 mod tables;

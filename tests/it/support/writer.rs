@@ -1,13 +1,14 @@
-//! A user's program that appends events, one at a time, and remembers what it has written.
+//! A user's program that appends events, one at a time, and remembers what it has written. A call that fails is made again, with the
+//! same token, so that an event is written once.
 
 use std::collections::BTreeMap;
 
 use angzarr_relay::aws::AwsClients;
 use angzarr_relay::event::Sequence;
-use angzarr_relay::storage::{EventStore, TableNames};
+use angzarr_relay::storage::{EventStore, StorageError, TableNames};
 use angzarr_relay::time::Random;
 
-use super::RelayHome;
+use super::{RelayHome, until};
 use crate::embedded::{events, root};
 
 /// Appends to the roots `r0`, `r1`, and so on.
@@ -29,7 +30,14 @@ impl Writer {
         let id = format!("r{number}");
         let written = self.written.entry(id.clone()).or_default();
         let last = written.last().copied().map(Sequence);
-        let appended = self.store.append(&root(&id), last, &events(1)).await.unwrap();
+        let token = format!("{id}-{}", written.len());
+        let appended = until("the event is written", async || {
+            match self.store.append_with_token(&root(&id), last, &events(1), &token).await {
+                Err(StorageError::Unavailable { .. }) => None,
+                other => Some(other.unwrap()),
+            }
+        })
+        .await;
         written.push(appended.0);
     }
 
