@@ -14,8 +14,6 @@ mod measured;
 mod process;
 mod table;
 
-#[expect(dead_code, unused_imports, reason = "the support of the tests holds more than a benchmark needs")]
-#[path = "../../tests/it/support/mod.rs"]
 mod support;
 
 use dataset::{DataSet, Store};

@@ -10,7 +10,7 @@ use angzarr_relay::handler::{Accepted, Handler, HandlerError, HandlerName, RootB
 use angzarr_relay::lane::{LaneSettings, Subscription};
 use angzarr_relay::relay::{HandlerSpec, Relay, RelayPorts, RelaySettings};
 use angzarr_relay::relay_table::{RelayTable, Start};
-use angzarr_relay::storage::{Advance, Advanced, DynamoPositions, EventStore, PositionStore, StorageError};
+use angzarr_relay::storage::{Advance, Advanced, DynamoPositions, EventStore, PositionStore, Preloaded, StorageError};
 use angzarr_relay::stream::DynamoStream;
 use angzarr_relay::telemetry::{Health, Recorder, names};
 use angzarr_relay::time::{Clock, Random};
@@ -227,6 +227,10 @@ impl PositionStore for Counted {
         roots: &[angzarr_relay::event::Root],
     ) -> Result<Vec<Option<angzarr_relay::event::Sequence>>, StorageError> {
         self.positions.load(handler, roots).await
+    }
+
+    async fn preload(&self, handlers: &[HandlerName], pages_max: usize) -> Result<Preloaded, StorageError> {
+        self.positions.preload(handlers, pages_max).await
     }
 
     async fn advance(&self, handler: &HandlerName, advances: &[Advance]) -> Vec<Result<Advanced, StorageError>> {

@@ -84,6 +84,12 @@ impl Root {
         &self.key
     }
 
+    /// Whether this is a clone of the other: a cheap look that may say no where the two are equal.
+    #[must_use]
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.key, &other.key)
+    }
+
     /// The domain, unescaped.
     #[must_use]
     pub fn domain(&self) -> Cow<'_, str> {
@@ -141,7 +147,7 @@ pub fn unescape(escaped: &str) -> Option<Cow<'_, str>> {
 
 impl PartialEq for Root {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.key, &other.key) || self.key == other.key
+        self.is_same(other) || self.key == other.key
     }
 }
 

@@ -19,10 +19,22 @@ pub(crate) struct Courses {
     by_root: HashMap<Root, Slot>,
     hand: Slot,
     active: usize,
+    /// Where the next search is likely to end.
+    expected: Option<(Root, Slot)>,
 }
 
 impl Courses {
+    /// Remembers where the root delivered last has its course: its answer mostly comes next, and needs no search.
+    pub(crate) fn expect(&mut self, root: &Root, slot: Slot) {
+        self.expected = Some((root.clone(), slot));
+    }
+
     pub(crate) fn find(&self, root: &Root) -> Option<Slot> {
+        if let Some((expected, slot)) = &self.expected
+            && expected.is_same(root)
+        {
+            return Some(*slot);
+        }
         self.by_root.get(root).copied()
     }
 
@@ -100,6 +112,7 @@ impl Courses {
             }
             if let Some(course) = self.slots[slot].take() {
                 self.by_root.remove(&course.root);
+                self.expected = None;
                 self.free.push(slot);
             }
         }

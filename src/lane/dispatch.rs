@@ -60,6 +60,7 @@ impl Lanes {
                     if gate == Gate::Probe {
                         self.outage.probing(slot);
                     }
+                    self.courses.expect(&batch.root, slot);
                     group.push(batch);
                 }
                 // What stood in front was covered by somebody else's position meanwhile.

@@ -6,6 +6,7 @@ use super::Lanes;
 use super::course::{Durable, Phase, Pin, Pinned, Why};
 use super::courses::Slot;
 use super::lanes::LOADS_IN_FLIGHT_MAX;
+use super::preload::KnownPositions;
 use super::sequencer::Sequencer;
 use crate::event::{Root, Sequence};
 use crate::storage::LOAD_ROOTS_MAX;
@@ -37,8 +38,12 @@ impl Lanes {
         if page.end && !self.dirty.is_empty() {
             self.flush_at = Some(now);
         }
+        let courses = self.courses.len();
         for slot in self.courses.sweep(self.settings.idle_roots_max) {
             self.mark_dirty(slot, now);
+        }
+        if self.courses.len() < courses {
+            self.known = KnownPositions::default();
         }
     }
 
@@ -46,6 +51,10 @@ impl Lanes {
         let (slot, made) = self.courses.find_or_add(&run.root);
         let share = self.settings.queued_bytes_max / ROOT_SHARE;
         let Some(course) = self.courses.get_mut(slot) else { return };
+        if made {
+            course.durable = self.known.durable(&run.root);
+            course.sequencer = Sequencer::from_position(course.durable.known());
+        }
         let next = course.sequencer.next();
         let known = course.durable != Durable::Unknown;
         if known && run.last() < next && course.settled().is_some_and(|settled| settled >= run.last()) {
@@ -78,7 +87,7 @@ impl Lanes {
             }
         }
         self.counters.duplicates(repeated);
-        if made {
+        if made && !known {
             self.enter(slot, Phase::Loading);
             self.to_load.push_back(slot);
         } else if known && matches!(phase, Phase::Open | Phase::Waiting(Why::Gap)) {

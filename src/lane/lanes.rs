@@ -13,6 +13,7 @@ use super::course::{Phase, Why};
 use super::courses::{Courses, Slot};
 use super::gauges::Counters;
 use super::outage::{Gate, Outage};
+use super::preload::KnownPositions;
 use super::repair::RepairOrder;
 use super::{LaneSettings, Subscription, Watermark};
 use crate::event::Root;
@@ -78,6 +79,7 @@ pub struct Lanes {
     /// Lanes at the end of their shard with something not covered.
     pub(crate) ending: usize,
     pub(crate) courses: Courses,
+    pub(crate) known: KnownPositions,
     pub(crate) to_load: VecDeque<Slot>,
     pub(crate) loads_in_flight: usize,
     pub(crate) to_repair: VecDeque<Slot>,
@@ -123,6 +125,7 @@ impl Lanes {
             by_id: BTreeMap::new(),
             ending: 0,
             courses: Courses::default(),
+            known: KnownPositions::default(),
             to_load: VecDeque::new(),
             loads_in_flight: 0,
             to_repair: VecDeque::new(),
@@ -144,6 +147,12 @@ impl Lanes {
             unreadable_rows: 0,
             readable: false,
         }
+    }
+
+    /// Takes what is known of positions before the first lane is opened.
+    #[must_use]
+    pub fn knowing(self, known: KnownPositions) -> Self {
+        Self { known, ..self }
     }
 
     /// Opens a lane that has everything up to `after`.

@@ -17,6 +17,7 @@ mod retry;
 mod lanes;
 mod intake;
 mod placing;
+mod preload;
 mod dispatch;
 mod flush;
 mod repair;
@@ -26,6 +27,7 @@ mod task;
 
 pub use glob::Glob;
 pub use lanes::{Effect, Lanes, Stuck};
+pub use preload::KnownPositions;
 pub use progress::Progress;
 pub use repair::{RepairOrder, Repaired};
 pub use sequencer::{Sequencer, Verdict};

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use super::{Effect, LaneSettings, Lanes, Progress, Repaired, Subscription};
+use super::{Effect, KnownPositions, LaneSettings, Lanes, Progress, Repaired, Subscription};
 use crate::event::{Root, Sequence};
 use crate::handler::{Accepted, Handler, HandlerError, HandlerName, RootBatch};
 use crate::relay_table::{Checkpoint, CheckpointStore};
@@ -31,6 +31,15 @@ const TURN: Duration = Duration::from_secs(1);
 
 /// The waits between attempts at a table that cannot be reached.
 const TABLE_BACKOFF: BackoffPolicy = BackoffPolicy { initial: Duration::from_millis(100), max: Duration::from_secs(5) };
+
+/// A handler that holds the lanes' own task longer than this is given tasks ...
+const INLINE_MAX: Duration = Duration::from_micros(200);
+
+/// ... for so many deliveries, before it is tried again.
+const TASKS_AFTER_SLOW: u32 = 1000;
+
+/// So many effects are started before the lanes look again at what has come in.
+const EFFECTS_MAX: usize = 256;
 
 /// The part of the grace period that deliveries in flight may take; the rest is for positions and checkpoints.
 const GRACE_FOR_DELIVERIES: f64 = 0.6;
@@ -50,6 +59,8 @@ pub struct LanesParts {
     pub events: Arc<dyn EventSource>,
     /// Where its positions are.
     pub positions: Arc<dyn PositionStore>,
+    /// What is known of its positions before the first lane is opened.
+    pub known: KnownPositions,
     /// Where its checkpoints are.
     pub checkpoints: Arc<dyn CheckpointStore>,
     /// How long a stop may take.
@@ -78,7 +89,7 @@ pub enum LaneReport {
 
 /// One handler's lanes, running.
 pub struct LanesTask {
-    parts: LanesParts,
+    parts: Arc<LanesParts>,
     lanes: Lanes,
     feeds: BTreeMap<LaneId, LaneFeed>,
     pulling: VecDeque<LaneId>,
@@ -90,6 +101,8 @@ pub struct LanesTask {
     checkpoint_age: Gauge,
     checkpoints_even_at: Instant,
     finished: Vec<ShardId>,
+    /// Deliveries that get a task of their own unasked.
+    tasks_owed: u32,
 }
 
 type Delivered = (Vec<(RootBatch, Result<Accepted, HandlerError>)>, Duration);
@@ -104,14 +117,16 @@ enum Done {
 impl LanesTask {
     /// The lanes of a handler, none open yet.
     #[must_use]
-    pub fn new(parts: LanesParts, progress: Progress) -> Self {
+    pub fn new(mut parts: LanesParts, progress: Progress) -> Self {
+        let known = std::mem::take(&mut parts.known);
         let mut settings = parts.settings.clone();
         settings.limits = parts.handler.limits();
         let (notify, notices) = mpsc::unbounded_channel();
         Self {
-            lanes: Lanes::new(parts.name.clone(), parts.subscription.clone(), settings, parts.random.clone()),
+            lanes: Lanes::new(parts.name.clone(), parts.subscription.clone(), settings, parts.random.clone())
+                .knowing(known),
             checkpoint_age: gauge!(names::CHECKPOINT_AGE, "handler" => parts.name.as_str().to_owned()),
-            parts,
+            parts: Arc::new(parts),
             feeds: BTreeMap::new(),
             pulling: VecDeque::new(),
             jobs: JoinSet::new(),
@@ -121,6 +136,7 @@ impl LanesTask {
             progress,
             checkpoints_even_at: Instant::now(),
             finished: Vec::new(),
+            tasks_owed: 0,
         }
     }
 
@@ -141,14 +157,13 @@ impl LanesTask {
                 turn_at = now + TURN;
             }
             self.pull(now);
-            while let Some(effect) = self.lanes.next_effect(now) {
-                self.start(effect);
-            }
+            let more = self.start_effects(now);
             for shard in std::mem::take(&mut self.finished) {
                 // The relay stops listening only when it stops altogether.
                 reports.send(LaneReport::Finished(self.parts.name.clone(), shard)).ok();
             }
             let wake_at = self.lanes.next_deadline(now).map_or(turn_at, |deadline| deadline.min(turn_at));
+            let wake_at = if more { now } else { wake_at };
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => break,
@@ -156,7 +171,7 @@ impl LanesTask {
                 Some(done) = self.jobs.join_next() => self.take_job(done),
                 Some(order) = orders.recv() => self.obey(order),
                 Some(lane) = self.notices.recv() => self.pulling.push_back(lane),
-                Some(done) = self.deliveries.join_next() => self.take_deliveries(done),
+                Some(done) = self.deliveries.join_next() => self.take_delivery(done),
                 () = sleep_until(wake_at) => {}
             }
         }
@@ -211,12 +226,21 @@ impl LanesTask {
         }
     }
 
+    /// Starts what is to be done now, up to a bound; true when something may be left.
+    fn start_effects(&mut self, now: Instant) -> bool {
+        for _ in 0..EFFECTS_MAX {
+            match self.lanes.next_effect(now) {
+                Some(effect) => self.start(effect),
+                None => return false,
+            }
+        }
+        true
+    }
+
     fn start(&mut self, effect: Effect) {
         let parts = self.parts.clone();
         match effect {
-            Effect::Deliver(group) => {
-                self.deliveries.spawn(deliver(parts.handler, group, self.parts.settings.deliver_timeout));
-            }
+            Effect::Deliver(group) => self.deliver(group),
             Effect::Load(roots) => {
                 self.jobs.spawn(async move {
                     let load = || parts.positions.load(&parts.name, &roots);
@@ -247,13 +271,37 @@ impl LanesTask {
         }
     }
 
-    fn take_deliveries(&mut self, done: Result<Delivered, JoinError>) {
-        // A delivery catches its handler's panics; it ends early only when this task is dropped.
-        if let Ok((answers, took)) = done {
-            let taken = answers.iter().filter_map(|(_, answer)| answer.as_ref().ok()).map(|accepted| accepted.events);
-            self.progress.delivered(taken.sum());
-            self.lanes.delivered(answers, took, Instant::now());
+    /// Calls the handler. One that answers at once, as code in this process may, costs no task; one that computes long before its
+    /// first wait gets tasks, so that it neither holds up these lanes nor is held to one core.
+    fn deliver(&mut self, group: Vec<RootBatch>) {
+        let limit = self.parts.settings.deliver_timeout;
+        let mut delivery = Box::pin(deliver(self.parts.clone(), group, limit));
+        if self.tasks_owed > 0 {
+            self.tasks_owed -= 1;
+        } else {
+            let began = Instant::now();
+            let delivered = (&mut delivery).now_or_never();
+            if began.elapsed() > INLINE_MAX {
+                self.tasks_owed = TASKS_AFTER_SLOW;
+            }
+            if let Some(delivered) = delivered {
+                return self.take_delivered(delivered);
+            }
         }
+        self.deliveries.spawn(delivery);
+    }
+
+    fn take_delivery(&mut self, done: Result<Delivered, JoinError>) {
+        // A delivery catches its handler's panics; it ends early only when this task is dropped.
+        if let Ok(delivered) = done {
+            self.take_delivered(delivered);
+        }
+    }
+
+    fn take_delivered(&mut self, (answers, took): Delivered) {
+        let taken = answers.iter().filter_map(|(_, answer)| answer.as_ref().ok()).map(|accepted| accepted.events);
+        self.progress.delivered(taken.sum());
+        self.lanes.delivered(answers, took, Instant::now());
     }
 
     fn take_job(&mut self, done: Result<Done, JoinError>) {
@@ -300,7 +348,7 @@ impl LanesTask {
                 self.deliveries.abort_all();
                 // What was answered in time counts.
                 while let Some(done) = self.deliveries.join_next().await {
-                    self.take_deliveries(done);
+                    self.take_delivery(done);
                 }
                 self.lanes.give_up_in_flight();
                 continue;
@@ -312,7 +360,7 @@ impl LanesTask {
             let wake_at = if self.deliveries.is_empty() { until } else { deliveries_until };
             tokio::select! {
                 biased;
-                Some(done) = self.deliveries.join_next() => self.take_deliveries(done),
+                Some(done) = self.deliveries.join_next() => self.take_delivery(done),
                 Some(done) = self.jobs.join_next() => self.take_job(done),
                 () = sleep_until(self.lanes.next_deadline(now).map_or(wake_at, |at| at.max(now + DRAIN_TURN).min(wake_at))) => {}
             }
@@ -323,9 +371,9 @@ impl LanesTask {
 /// While draining, writes that failed are tried again after so long.
 const DRAIN_TURN: Duration = Duration::from_millis(100);
 
-async fn deliver(handler: Arc<dyn Handler>, group: Vec<RootBatch>, limit: Duration) -> Delivered {
+async fn deliver(parts: Arc<LanesParts>, group: Vec<RootBatch>, limit: Duration) -> Delivered {
     let began = Instant::now();
-    let call = AssertUnwindSafe(async { handler.deliver_group(&group).await }).catch_unwind();
+    let call = AssertUnwindSafe(async { parts.handler.deliver_group(&group).await }).catch_unwind();
     let answers = match timeout(limit, call).await {
         Ok(Ok(answers)) => answers,
         Ok(Err(_panic)) => same(&group, || HandlerError::retry("the handler panicked")),

@@ -1,14 +1,18 @@
 //! Running a relay: handlers are registered, tasks spawned, and on cancellation everything is stopped and joined.
 
+use std::collections::HashMap;
+
+use futures_util::future::join_all;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{debug, info};
 
 use super::shards::{HandlerLanes, Shards};
 use super::{HandlerSpec, RelayPorts, RelaySettings};
+use crate::event::{Root, Sequence};
 use crate::handler::HandlerName;
-use crate::lane::{LanesParts, LanesTask, Progress};
+use crate::lane::{KnownPositions, LanesParts, LanesTask, Progress};
 use crate::storage::StorageError;
 use crate::stream::{Budget, ReaderParts, with_causes};
 use crate::time::{Backoff, BackoffPolicy};
@@ -21,6 +25,9 @@ const ORDERS_MAX: usize = 256;
 /// The waits between attempts to reach the relay's table at the start.
 const START_BACKOFF: BackoffPolicy =
     BackoffPolicy { initial: Duration::from_millis(200), max: Duration::from_secs(10) };
+
+/// Pages of the positions table (1 MB each, some 10,000 positions) read ahead at the start.
+const PRELOAD_PAGES_MAX: usize = 4;
 
 /// Why a relay stopped unasked.
 #[derive(Debug, thiserror::Error)]
@@ -84,19 +91,21 @@ impl Relay {
         let mut kept = Vec::new();
         let stop = cancel.child_token();
         let count = self.handlers.len();
-        for (spec, (_, progress)) in self.handlers.into_iter().zip(&self.progress) {
-            let Some((settings, checkpoints)) = start(&self.ports, &self.settings, &spec, count, &cancel).await else {
-                return Ok(());
-            };
+        let names: Vec<HandlerName> = self.handlers.iter().map(|spec| spec.name.clone()).collect();
+        let starts = self.handlers.iter().map(|spec| start(&self.ports, &self.settings, spec, count, &cancel));
+        let (started, mut known) = tokio::join!(join_all(starts), preload(&self.ports, &names));
+        for ((spec, (_, progress)), started) in self.handlers.into_iter().zip(&self.progress).zip(started) {
+            let Some((settings, checkpoints)) = started else { return Ok(()) };
             let (orders, ordered) = mpsc::channel(ORDERS_MAX);
             kept.push(HandlerLanes { name: spec.name.clone(), orders, checkpoints });
             let parts = LanesParts {
-                name: spec.name,
+                name: spec.name.clone(),
                 handler: spec.handler,
                 subscription: spec.subscription,
                 settings,
                 events: self.ports.events.clone(),
                 positions: self.ports.positions.clone(),
+                known: known.remove(&spec.name).unwrap_or_default(),
                 checkpoints: self.ports.checkpoints.clone(),
                 shutdown_grace: self.settings.shutdown_grace,
                 clock: self.ports.clock.clone(),
@@ -141,6 +150,25 @@ impl Relay {
 
 type Started =
     (crate::lane::LaneSettings, std::collections::BTreeMap<crate::stream::ShardId, crate::relay_table::Checkpoint>);
+
+/// Reads ahead what positions the handlers have: in a few calls or not at all.
+async fn preload(ports: &RelayPorts, handlers: &[HandlerName]) -> HashMap<HandlerName, KnownPositions> {
+    let preloaded = match ports.positions.preload(handlers, PRELOAD_PAGES_MAX).await {
+        Ok(preloaded) => preloaded,
+        Err(error) => {
+            debug!(error = %with_causes(&error), "positions were not read ahead; each is read when its root is met");
+            return HashMap::new();
+        }
+    };
+    let mut positions: HashMap<HandlerName, HashMap<Root, Sequence>> =
+        handlers.iter().map(|handler| (handler.clone(), HashMap::new())).collect();
+    for (handler, root, sequence) in preloaded.positions {
+        if let Some(positions) = positions.get_mut(&handler) {
+            positions.insert(root, sequence);
+        }
+    }
+    positions.into_iter().map(|(handler, found)| (handler, KnownPositions::new(found, preloaded.complete))).collect()
+}
 
 /// Registers a handler and loads its checkpoints; none when cancelled before the relay's table could be reached.
 async fn start(

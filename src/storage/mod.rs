@@ -18,7 +18,7 @@ pub use error::StorageError;
 pub use event_append::{APPEND_BYTES_MAX, APPEND_EVENTS_MAX, EVENT_BYTES_MAX, NewEvent};
 pub use event_store::EventStore;
 pub use memory::{MemoryEvents, MemoryPositions};
-pub use position_store::{DynamoPositions, PositionCursor, PositionPage, PositionRow, Preloaded};
+pub use position_store::{DynamoPositions, PositionCursor, PositionPage, PositionRow};
 pub use snapshot_store::{Snapshot, SnapshotPut, SnapshotStore};
 pub use tables::{
     StreamState, TableNames, TableProgress, TableSpec, TableState, TablesError, create_all, describe_all,
@@ -86,11 +86,26 @@ pub enum Advanced {
     },
 }
 
+/// Positions read ahead by [`PositionStore::preload`].
+#[derive(Debug, Clone, Default)]
+pub struct Preloaded {
+    /// What was found.
+    pub positions: Vec<(HandlerName, Root, Sequence)>,
+    /// Whether that is all there is: a root not found then has no position.
+    pub complete: bool,
+}
+
 /// Loads and advances the positions of handlers. Positions only ever grow.
 #[async_trait]
 pub trait PositionStore: Send + Sync {
     /// The durable positions of at most [`LOAD_ROOTS_MAX`] roots, in the order asked, read consistently; none where there is no row.
     async fn load(&self, handler: &HandlerName, roots: &[Root]) -> Result<Vec<Option<Sequence>>, StorageError>;
+
+    /// Reads ahead positions of some handlers, consistently, in at most `pages_max` calls: the few calls of a start in the place of one for
+    /// every hundred roots. A store that cannot do so answers with nothing, which is never wrong.
+    async fn preload(&self, _handlers: &[HandlerName], _pages_max: usize) -> Result<Preloaded, StorageError> {
+        Ok(Preloaded::default())
+    }
 
     /// Advances each position under the condition `attribute_not_exists(#sequence) OR #sequence < :new`; answers in the order asked,
     /// each for itself: some may be written while others fail.

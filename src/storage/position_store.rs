@@ -11,7 +11,7 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{KeysAndAttributes, ReturnConsumedCapacity};
 
 use super::call::{Call, Item, sequence_of, text, text_of};
-use super::{Advance, Advanced, LOAD_ROOTS_MAX, PositionStore, StorageError};
+use super::{Advance, Advanced, LOAD_ROOTS_MAX, PositionStore, Preloaded, StorageError};
 use crate::aws::AwsClients;
 use crate::event::{Root, Sequence, Timestamp, escape, unescape};
 use crate::handler::HandlerName;
@@ -62,15 +62,6 @@ pub struct PositionPage {
 /// A place in the positions table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PositionCursor(String);
-
-/// Positions read ahead by [`DynamoPositions::preload`].
-#[derive(Debug, Clone, Default)]
-pub struct Preloaded {
-    /// What was found.
-    pub positions: Vec<(HandlerName, Root, Sequence)>,
-    /// Whether that is all there is: a root not found then has no position.
-    pub complete: bool,
-}
 
 impl DynamoPositions {
     /// The positions in `table`.
@@ -125,36 +116,6 @@ impl DynamoPositions {
             .filter(|row| root.is_none_or(|root| row.root == *root))
             .collect();
         Ok(PositionPage { rows, next: answer.last_evaluated_key.as_ref().and_then(cursor) })
-    }
-
-    /// Reads ahead the positions of some handlers, consistently, with at most `pages_max` pages (1 MB each) of a Scan.
-    ///
-    /// # Errors
-    /// As a call failed.
-    pub async fn preload(&self, handlers: &[HandlerName], pages_max: usize) -> Result<Preloaded, StorageError> {
-        let call = self.call("Scan", "dynamodb:Scan");
-        let mut preloaded = Preloaded::default();
-        let mut start = None;
-        for _ in 0..pages_max {
-            let request = (self.client.scan())
-                .table_name(&self.table)
-                .consistent_read(true)
-                .set_exclusive_start_key(start)
-                .return_consumed_capacity(ReturnConsumedCapacity::Total);
-            let answer = call.make(request.send()).await?;
-            call.consumed(answer.consumed_capacity());
-            for row in answer.items.as_deref().unwrap_or_default().iter().filter_map(position_row) {
-                if handlers.contains(&row.handler) {
-                    preloaded.positions.push((row.handler, row.root, row.sequence));
-                }
-            }
-            start = answer.last_evaluated_key.filter(|key| !key.is_empty());
-            if start.is_none() {
-                preloaded.complete = true;
-                break;
-            }
-        }
-        Ok(preloaded)
     }
 
     pub(super) fn call(&self, operation: &'static str, action: &'static str) -> Call<'_> {
@@ -244,6 +205,34 @@ impl PositionStore for DynamoPositions {
         let keys: Vec<String> = roots.iter().map(|root| position_key(handler, root)).collect();
         let found = self.rows(keys.iter().cloned().collect()).await?;
         Ok(keys.iter().map(|key| found.get(key).copied()).collect())
+    }
+
+    /// By a Scan, a page of 1 MB at a time.
+    async fn preload(&self, handlers: &[HandlerName], pages_max: usize) -> Result<Preloaded, StorageError> {
+        let call = self.call("Scan", "dynamodb:Scan");
+        let (mut preloaded, mut unreadable, mut start) = (Preloaded::default(), false, None);
+        for _ in 0..pages_max {
+            let request = (self.client.scan())
+                .table_name(&self.table)
+                .consistent_read(true)
+                .set_exclusive_start_key(start)
+                .return_consumed_capacity(ReturnConsumedCapacity::Total);
+            let answer = call.make(request.send()).await?;
+            call.consumed(answer.consumed_capacity());
+            for item in answer.items.as_deref().unwrap_or_default() {
+                match position_row(item).filter(|row| handlers.contains(&row.handler)) {
+                    Some(row) => preloaded.positions.push((row.handler, row.root, row.sequence)),
+                    // Its root is loaded by itself then, which says what is wrong.
+                    None => unreadable |= self.position(item).is_err(),
+                }
+            }
+            start = answer.last_evaluated_key.filter(|key| !key.is_empty());
+            if start.is_none() {
+                preloaded.complete = !unreadable;
+                break;
+            }
+        }
+        Ok(preloaded)
     }
 
     async fn advance(&self, handler: &HandlerName, advances: &[Advance]) -> Vec<Result<Advanced, StorageError>> {

@@ -14,6 +14,7 @@ mod page;
 mod budget;
 mod window;
 mod feed;
+mod ahead;
 mod reader;
 
 pub use aws::DynamoStream;

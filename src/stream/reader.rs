@@ -10,6 +10,7 @@ use metrics::{Counter, counter};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
+use super::ahead::Ahead;
 use super::budget::{Budget, Room};
 use super::feed::Feed;
 use super::pace::{Fill, POLL_INTERVAL_MIN, Pace};
@@ -59,6 +60,7 @@ pub struct ShardReader {
     beat: Beat,
     places: HashMap<ReadPlace, PlaceState>,
     not_before: Instant,
+    ahead: Option<Ahead>,
     turn: u64,
     at_head_at: Option<Timestamp>,
     failures: Backoff,
@@ -102,6 +104,7 @@ impl ShardReader {
             feed,
             places: HashMap::new(),
             not_before: Instant::now(),
+            ahead: None,
             turn: 0,
             at_head_at: None,
             gone_answers: 0,
@@ -142,10 +145,7 @@ impl ShardReader {
                 drop(timeout_at(until, self.feed.woken()).await);
                 continue;
             }
-            // Waiting for room is no standstill, and what is wanted may change meanwhile.
-            if let Ok(room) = timeout(IDLE_TURN, self.parts.budget.reserve(READ_RESERVE_BYTES)).await {
-                self.read(read, room).await;
-            }
+            self.read(read).await;
         }
     }
 
@@ -176,11 +176,19 @@ impl ShardReader {
         best.map(|(due, _, read)| (read, due))
     }
 
-    async fn read(&mut self, read: Read, room: Room) {
+    async fn read(&mut self, read: Read) {
         self.turn += 1;
         let turn = self.turn;
-        let asked_at = self.parts.clock.now();
-        let answer = self.call(&read).await;
+        let ahead = if read.place == ReadPlace::Head { self.ahead.take() } else { None };
+        let (answer, room, asked_at) = if let Some(ahead) = ahead.filter(|ahead| ahead.is_from(&read.from)) {
+            ahead.answer().await
+        } else {
+            // Waiting for room is no standstill, and what is wanted may change meanwhile.
+            let reserved = timeout(IDLE_TURN, self.parts.budget.reserve(READ_RESERVE_BYTES)).await;
+            let Ok(room) = reserved else { return };
+            let asked_at = self.parts.clock.now();
+            (self.call(&read).await, room, asked_at)
+        };
         let Some(state) = self.places.get_mut(&read.place) else { return };
         state.served = turn;
         match answer {
@@ -206,6 +214,9 @@ impl ShardReader {
     fn take_in(&mut self, read: &Read, page: RecordPage, mut room: Room, asked_at: Timestamp) {
         let fill = Fill::of(&page);
         let end = page.next.is_none();
+        if read.place == ReadPlace::Head && fill == Fill::Full {
+            self.read_ahead(&page);
+        }
         self.count(&page.records);
         let Some(state) = self.places.get_mut(&read.place) else { return };
         let wait = state.pace.wait_after(fill);
@@ -228,6 +239,17 @@ impl ShardReader {
             shared.window.trim(kept_bytes_max);
             Feed::notify(shared, ready);
         });
+    }
+
+    /// Begins the read behind a full page, if there is room for another.
+    fn read_ahead(&mut self, page: &RecordPage) {
+        if let (Some(iterator), Some(last)) = (&page.next, page.records.last())
+            && let Some(room) = self.parts.budget.try_reserve(READ_RESERVE_BYTES)
+        {
+            let from = StreamPoint::After(last.sequence.clone());
+            let (source, asked_at) = (self.parts.source.clone(), self.parts.clock.now());
+            self.ahead = Some(Ahead::start(source, iterator.clone(), from, room, asked_at));
+        }
     }
 
     fn count(&self, records: &[Record]) {

@@ -1,0 +1,55 @@
+//! A read of a shard that is under way while the page before it is still being grouped and handed out.
+//!
+//! Only a full page is followed by one: there is more for certain, and nothing to wait for. Its room was reserved when it began. It ends
+//! when it is dropped.
+
+use tokio::task::JoinSet;
+
+use super::budget::Room;
+use super::{RecordPage, ShardIterator, StreamError, StreamPoint, StreamSource};
+use crate::event::Timestamp;
+use std::sync::Arc;
+
+/// A read begun early.
+pub(super) struct Ahead {
+    from: StreamPoint,
+    room: Room,
+    asked_at: Timestamp,
+    task: JoinSet<Result<RecordPage, StreamError>>,
+}
+
+/// What a read brought, the room it has, and when it was made.
+pub(super) type Answer = (Result<RecordPage, StreamError>, Room, Timestamp);
+
+impl Ahead {
+    /// Begins to read behind `from`, where the iterator stands.
+    pub(super) fn start(
+        source: Arc<dyn StreamSource>,
+        iterator: ShardIterator,
+        from: StreamPoint,
+        room: Room,
+        asked_at: Timestamp,
+    ) -> Self {
+        let mut task = JoinSet::new();
+        task.spawn(async move { source.read(&iterator).await });
+        Self { from, room, asked_at, task }
+    }
+
+    /// Whether it reads from there.
+    pub(super) fn is_from(&self, from: &StreamPoint) -> bool {
+        self.from == *from
+    }
+
+    /// Waits for the answer.
+    pub(super) async fn answer(mut self) -> Answer {
+        let answer = match self.task.join_next().await {
+            Some(Ok(answer)) => answer,
+            Some(Err(stopped)) => Err(StreamError::Unavailable { operation: OPERATION, source: Box::new(stopped) }),
+            None => Err(StreamError::ExpiredIterator),
+        };
+        (answer, self.room, self.asked_at)
+    }
+}
+
+/// The call that a read is.
+const OPERATION: &str = "GetRecords";
