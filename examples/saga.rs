@@ -1,4 +1,5 @@
-//! A saga: opens an invoice for every paid order, once, however often it is told. It has the relay's whole command line:
+//! A saga: opens an invoice for every paid order, once, however often it is told. It has the relay's whole command
+//! line:
 //! `DYNAMO_ENDPOINT=http://127.0.0.1:PORT cargo run --example saga -- run --config examples/saga.toml`
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 

@@ -1,8 +1,8 @@
 //! `angzarr-relay` turns a DynamoDB event store into dependable projections, sagas and Kinesis streams.
 //!
-//! It reads the DynamoDB Streams shards of the events table, delivers every event to each configured handler in order per aggregate
-//! root, and records in the positions table how far each handler has come. The table is the log; the stream is only the fast path:
-//! what the stream reorders, repeats or has lost is repaired with a query of the table.
+//! It reads the DynamoDB Streams shards of the events table, delivers every event to each configured handler in order
+//! per aggregate root, and records in the positions table how far each handler has come. The table is the log; the
+//! stream is only the fast path: what the stream reorders, repeats or has lost is repaired with a query of the table.
 //!
 //! # Layout, in the order an event takes
 //! - [`event`]: what a row means: the root, the sequence, the event, its CloudEvents form

@@ -1,7 +1,7 @@
 //! The data: events of 1 KB on the stream of a fresh DynamoDB, and tables without positions for every measurement.
 //!
-//! The roots take turns, so that two events of a root are never in requests under way at the same time: the stream brings each root's
-//! events in order, as a store's own appends do.
+//! The roots take turns, so that two events of a root are never in requests under way at the same time: the stream
+//! brings each root's events in order, as a store's own appends do.
 
 use angzarr_relay::aws::{AwsClients, AwsSettings, StaticCredentials};
 use angzarr_relay::event::Root;

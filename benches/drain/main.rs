@@ -1,8 +1,10 @@
-//! How long and how costly it is to drain a stream through the relay, against a bare GetRecords loop over the same stream.
+//! How long and how costly it is to drain a stream through the relay, against a bare GetRecords loop over the same
+//! stream.
 //!
-//! One data set a DynamoDB and number of roots, then in turns the bare loop, the relay with one handler, with three, and again; each in
-//! a process of its own, so that CPU time and memory are its own. Ratios are taken within a turn and their median is shown: the
-//! machine's noise is in all of a turn alike. Prints the table of `benches/README.md`, which says how to run it.
+//! One data set a DynamoDB and number of roots, then in turns the bare loop, the relay with one handler, with three,
+//! and again; each in a process of its own, so that CPU time and memory are its own. Ratios are taken within a turn
+//! and their median is shown: the machine's noise is in all of a turn alike. Prints the table of `benches/README.md`,
+//! which says how to run it.
 #![expect(
     clippy::print_stdout,
     clippy::unwrap_used,

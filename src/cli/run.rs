@@ -10,8 +10,8 @@ use crate::relay::{Relay, RelayBuilder, RunError};
 /// Relay events to the configured handlers until stopped
 ///
 /// Reads the stream of the events table and delivers every event to the handlers of the configuration file, in order
-/// per root. SIGTERM or Ctrl-C stops it cleanly, within relay.shutdown_grace; a second one at once. /metrics, /livez and
-/// /readyz are at telemetry.listen.
+/// per root. SIGTERM or Ctrl-C stops it cleanly, within relay.shutdown_grace; a second one at once. /metrics, /livez
+/// and /readyz are at telemetry.listen.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example:\n  angzarr-relay run --config config/relay.toml")]
 pub struct RunArgs {}

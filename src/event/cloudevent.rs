@@ -1,7 +1,7 @@
 //! The CloudEvents 1.0 JSON encoding of an event (design section 5).
 //!
-//! `id` is stable across redeliveries, so a receiver can drop what it has seen by `source` + `id`; `sequence` is zero-padded because
-//! the extension orders as text.
+//! `id` is stable across redeliveries, so a receiver can drop what it has seen by `source` + `id`; `sequence` is
+//! zero-padded because the extension orders as text.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

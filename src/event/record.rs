@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 use super::{Root, Sequence, Timestamp};
 
-/// What an event costs in memory besides its texts and payload, about: the struct, its reference counts, its place in a queue.
+/// What an event costs in memory besides its texts and payload, about: the struct, its reference counts, its place in
+/// a queue.
 const OVERHEAD_BYTES: usize = 200;
 
 /// One row of the events table. The payload is the user's: it is never logged.

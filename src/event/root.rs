@@ -1,7 +1,7 @@
 //! The root, one aggregate instance, and the codec of its partition key `{domain}#{edition}#{root}`.
 //!
-//! In domain and edition `%` and `#` stand as `%25` and `%23`; the root id comes last and is taken as it stands, so it may
-//! hold any character. Invariant: a [`Root`] always holds a valid key, and equal keys are equal roots.
+//! In domain and edition `%` and `#` stand as `%25` and `%23`; the root id comes last and is taken as it stands, so it
+//! may hold any character. Invariant: a [`Root`] always holds a valid key, and equal keys are equal roots.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -109,7 +109,8 @@ impl Root {
     }
 }
 
-/// The two names at the front of the key were checked when the root was made; text that could not be unescaped stands as it is.
+/// The two names at the front of the key were checked when the root was made; text that could not be unescaped stands
+/// as it is.
 fn plain(part: &str) -> Cow<'_, str> {
     unescape(part).unwrap_or(Cow::Borrowed(part))
 }

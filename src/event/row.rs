@@ -1,7 +1,8 @@
 //! Decoding a row of the events table, whichever SDK's attribute type it comes in.
 //!
-//! A row whose *key* is no event key belongs to somebody else; a row with a good key and a bad *body* is an event that cannot be
-//! read, and stops its root. The two are told apart here and nowhere else. Nothing of a payload ever enters an error.
+//! A row whose *key* is no event key belongs to somebody else; a row with a good key and a bad *body* is an event that
+//! cannot be read, and stops its root. The two are told apart here and nowhere else. Nothing of a payload ever enters
+//! an error.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 
 use crate::event::{Event, Root};
 
-/// Consecutive events of one root, in sequence order, never empty. Events whose type the subscription leaves out are not in it.
+/// Consecutive events of one root, in sequence order, never empty. Events whose type the subscription leaves out are
+/// not in it.
 #[derive(Debug, Clone)]
 pub struct RootBatch {
     /// The root of all the events.
@@ -16,7 +17,8 @@ pub struct RootBatch {
     pub events: Vec<Arc<Event>>,
 }
 
-/// How many events of a batch, from its first, a handler has taken for good. Fewer than all is not an error: the rest comes again.
+/// How many events of a batch, from its first, a handler has taken for good. Fewer than all is not an error: the rest
+/// comes again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Accepted {
     /// The number of events accepted.
@@ -47,8 +49,8 @@ pub enum HandlerError {
         #[source]
         source: Option<Source>,
     },
-    /// It is not about the event: the receiver cannot be reached, refuses the credentials, or does not exist. The whole handler halts
-    /// and probes until it is back; nothing is counted against the root (contract clause 13).
+    /// It is not about the event: the receiver cannot be reached, refuses the credentials, or does not exist. The
+    /// whole handler halts and probes until it is back; nothing is counted against the root (contract clause 13).
     #[error("{reason}")]
     Unavailable {
         /// What happened and what mends it.
@@ -117,7 +119,8 @@ pub trait Handler: Send + Sync + 'static {
         GroupLimits::default()
     }
 
-    /// Takes several roots at once, for receivers with calls of their own that carry many; answers for each in the order given.
+    /// Takes several roots at once, for receivers with calls of their own that carry many; answers for each in the
+    /// order given.
     async fn deliver_group(&self, group: &[RootBatch]) -> Vec<Result<Accepted, HandlerError>> {
         let mut answers = Vec::with_capacity(group.len());
         for batch in group {

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// A handler's name: part of the key of its positions. Never empty, no `@` (reserved for versions), no control characters.
+/// A handler's name: part of the key of its positions. Never empty, no `@` (reserved for versions), no control
+/// characters.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HandlerName(Arc<str>);
 
@@ -61,7 +62,8 @@ pub enum HandlerKind {
     Sink,
     /// Builds a view.
     Projector,
-    /// Has effects that must not be repeated lightly: positions are flushed after every batch, and it starts at `latest`.
+    /// Has effects that must not be repeated lightly: positions are flushed after every batch, and it starts at
+    /// `latest`.
     Saga,
 }
 

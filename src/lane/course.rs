@@ -1,7 +1,9 @@
-//! The course of one root for one handler: its sequencer, its durable position, and, while something is to be done, what waits.
+//! The course of one root for one handler: its sequencer, its durable position, and, while something is to be done,
+//! what waits.
 //!
-//! Pure state; what moves it is in `intake`, `placing`, `dispatch` and `flush`. Invariants: `queue` is strictly increasing in sequence
-//! and holds nothing below the sequencer's next; whatever is seen and neither covered nor queued can be fetched again by its sequence.
+//! Pure state; what moves it is in `intake`, `placing`, `dispatch` and `flush`. Invariants: `queue` is strictly
+//! increasing in sequence and holds nothing below the sequencer's next; whatever is seen and neither covered nor
+//! queued can be fetched again by its sequence.
 
 use std::collections::VecDeque;
 
@@ -146,8 +148,8 @@ impl Course {
         self.active.get_or_insert_default()
     }
 
-    /// Up to where the root is covered for a checkpoint: by the durable position, or, with no accepted event unwritten, by the
-    /// subscription and the start as well. None when nothing is.
+    /// Up to where the root is covered for a checkpoint: by the durable position, or, with no accepted event
+    /// unwritten, by the subscription and the start as well. None when nothing is.
     pub(crate) fn settled(&self) -> Option<Sequence> {
         if self.durable == Durable::Unknown {
             return None;

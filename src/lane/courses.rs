@@ -1,7 +1,8 @@
 //! The table of a handler's root courses: by root and by slot, with a bound on the idle ones. Pure.
 //!
-//! Idle courses are a cache of positions; they are dropped by the clock algorithm (a course met since the last sweep gets a second
-//! chance). Invariant: an active course, or one with events left out whose position is not written, is never dropped.
+//! Idle courses are a cache of positions; they are dropped by the clock algorithm (a course met since the last sweep
+//! gets a second chance). Invariant: an active course, or one with events left out whose position is not written, is
+//! never dropped.
 
 use std::collections::HashMap;
 
@@ -93,7 +94,8 @@ impl Courses {
         }
     }
 
-    /// Drops idle courses until at most `idle_max` are left, as far as one sweep finds any. Answers courses that must be written first.
+    /// Drops idle courses until at most `idle_max` are left, as far as one sweep finds any. Answers courses that must
+    /// be written first.
     pub(crate) fn sweep(&mut self, idle_max: usize) -> Vec<Slot> {
         let mut unwritten = Vec::new();
         let mut looked_at = 0;

@@ -1,7 +1,7 @@
 //! Handing ready roots to the handler, and what follows from its answers.
 //!
-//! Parallel over roots, serial within a root: a root is in at most one group at a time. A batch is a run of consecutive events; events
-//! left out by type do not break it.
+//! Parallel over roots, serial within a root: a root is in at most one group at a time. A batch is a run of
+//! consecutive events; events left out by type do not break it.
 
 use std::time::Duration;
 

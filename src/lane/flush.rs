@@ -1,7 +1,8 @@
 //! Writing positions, coalesced, and checkpoints behind them.
 //!
-//! Only the newest position of a root is written, when the oldest unwritten one is `flush_interval` old or many wait. A page's pin goes
-//! when the rows it stands for are covered durably; a checkpoint follows the watermark, paced, and never leads it.
+//! Only the newest position of a root is written, when the oldest unwritten one is `flush_interval` old or many wait.
+//! A page's pin goes when the rows it stands for are covered durably; a checkpoint follows the watermark, paced, and
+//! never leads it.
 
 use std::time::Duration;
 

@@ -12,8 +12,8 @@ use crate::event::{Root, Sequence};
 use crate::storage::LOAD_ROOTS_MAX;
 use crate::stream::{LaneId, Page, Run, RunRow, row_sequence};
 
-/// One root may hold this part of the bound on queued bytes; what is beyond is fetched from the table when its turn comes, so that one
-/// slow root never stops the others.
+/// One root may hold this part of the bound on queued bytes; what is beyond is fetched from the table when its turn
+/// comes, so that one slow root never stops the others.
 const ROOT_SHARE: usize = 4;
 
 impl Lanes {
@@ -146,8 +146,8 @@ impl Lanes {
         }
     }
 
-    /// When the bound on queued bytes is reached: roots that have not moved for a while let go of what they hold, so that the others
-    /// can go on. Roots that only wait for their turn keep theirs.
+    /// When the bound on queued bytes is reached: roots that have not moved for a while let go of what they hold, so
+    /// that the others can go on. Roots that only wait for their turn keep theirs.
     pub fn relieve(&mut self, now: Instant) {
         if self.queued_bytes < self.settings.queued_bytes_max {
             return;
@@ -165,7 +165,8 @@ impl Lanes {
 /// A root that has not moved for so long stands in the way of others when room is short.
 const STANDING_TIME: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// Queues a row, or only remembers that it was seen when the root holds its share or has let go of earlier ones. False: a repeat.
+/// Queues a row, or only remembers that it was seen when the root holds its share or has let go of earlier ones.
+/// False: a repeat.
 fn enqueue(active: &mut super::course::Active, row: &RunRow, share: usize) -> bool {
     let sequence = row_sequence(row);
     let new = active.seen.is_none_or(|seen| sequence > seen);

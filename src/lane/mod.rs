@@ -1,9 +1,10 @@
 //! One handler's way through its shards, from page to position.
 //!
-//! A *lane* is one handler over one shard. All lanes of a handler share one table of root courses, so a root that is met in two
-//! lanes is still delivered by one sequencer. [`Lanes`] is the whole of it as pure decisions: pages, positions, answers and the time go
-//! in, [`Effect`]s come out; it never waits and does no I/O. [`LanesTask`] carries the effects out and is the only async file here.
-//! Reading shards is left to `stream`, receiving events to `handler`, wiring to `relay`.
+//! A *lane* is one handler over one shard. All lanes of a handler share one table of root courses, so a root that is
+//! met in two lanes is still delivered by one sequencer. [`Lanes`] is the whole of it as pure decisions: pages,
+//! positions, answers and the time go in, [`Effect`]s come out; it never waits and does no I/O. [`LanesTask`] carries
+//! the effects out and is the only async file here. Reading shards is left to `stream`, receiving events to `handler`,
+//! wiring to `relay`.
 
 mod settings;
 mod glob;

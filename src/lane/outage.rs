@@ -1,7 +1,8 @@
 //! Telling an outage of the receiver from a poisoned event (contract clause 13). Pure.
 //!
-//! While the receiver is down nothing is handed to it but one batch at a time, as a probe, after growing waits; nothing is counted
-//! against any root. It is down when it says so, or when several roots fail in a row and none succeeds.
+//! While the receiver is down nothing is handed to it but one batch at a time, as a probe, after growing waits;
+//! nothing is counted against any root. It is down when it says so, or when several roots fail in a row and none
+//! succeeds.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -1,8 +1,9 @@
 //! The order of a root: what is next, what is left out, and what is missing.
 //!
-//! A gap waits a short time for the stream, then asks the table. A root without a position is *placed* at its base: the lowest sequence
-//! the table holds, or the lowest that was not created before the handler's start. A sequence that a consistent read does not show is
-//! asked for again until `hole_timeout`; then a root that is not placed begins behind it, and one that is has a hole and stops.
+//! A gap waits a short time for the stream, then asks the table. A root without a position is *placed* at its base:
+//! the lowest sequence the table holds, or the lowest that was not created before the handler's start. A sequence that
+//! a consistent read does not show is asked for again until `hole_timeout`; then a root that is not placed begins
+//! behind it, and one that is has a hole and stops.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -31,7 +32,8 @@ enum Step {
 }
 
 impl Lanes {
-    /// Takes a root as far as it goes without the outside: over what is covered and left out, to the first event to deliver.
+    /// Takes a root as far as it goes without the outside: over what is covered and left out, to the first event to
+    /// deliver.
     pub(crate) fn evaluate(&mut self, slot: Slot, now: Instant) {
         loop {
             match self.step(slot) {

@@ -1,7 +1,9 @@
-//! Positions that were read ahead, before the first lane was opened: what they say of a root that is met for the first time. Pure.
+//! Positions that were read ahead, before the first lane was opened: what they say of a root that is met for the first
+//! time. Pure.
 //!
-//! They spare a start one read for every hundred roots. They are only as good as what was written since: nobody else may write positions
-//! of this handler's roots meanwhile, and once a course was dropped, whose position may have moved, they are forgotten.
+//! They spare a start one read for every hundred roots. They are only as good as what was written since: nobody else
+//! may write positions of this handler's roots meanwhile, and once a course was dropped, whose position may have
+//! moved, they are forgotten.
 
 use std::collections::HashMap;
 

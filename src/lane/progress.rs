@@ -1,7 +1,7 @@
 //! How far a handler is, shared with whoever shows it: what it has delivered, and the age of what it has not.
 //!
-//! The lanes write the moment of the oldest undelivered record; the lag is computed when it is asked for, so it grows when the lanes
-//! stand still, whatever the reason.
+//! The lanes write the moment of the oldest undelivered record; the lag is computed when it is asked for, so it grows
+//! when the lanes stand still, whatever the reason.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};

@@ -12,7 +12,8 @@ pub(crate) enum Decision {
     Halt,
     /// It is tried again after this wait.
     Retry(Duration),
-    /// It will not succeed: the root stops, loudly, and is tried again after this wait in case somebody mended the receiver.
+    /// It will not succeed: the root stops, loudly, and is tried again after this wait in case somebody mended the
+    /// receiver.
     Block(Duration),
 }
 

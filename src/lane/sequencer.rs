@@ -1,9 +1,9 @@
 //! The sequencer of one (handler, root): the only judge of order. Pure.
 //!
-//! It knows the next sequence the handler may be given, and whether the root has been *placed*: whether its base, the first event that
-//! is the handler's, was found. Until then everything below `next` was looked at and lies before the handler's start. Invariants: `next`
-//! never goes back, and moves past a sequence only when that one is covered: accepted, left out by the subscription, before the start,
-//! or below a durable position.
+//! It knows the next sequence the handler may be given, and whether the root has been *placed*: whether its base, the
+//! first event that is the handler's, was found. Until then everything below `next` was looked at and lies before the
+//! handler's start. Invariants: `next` never goes back, and moves past a sequence only when that one is covered:
+//! accepted, left out by the subscription, before the start, or below a durable position.
 
 use crate::event::Sequence;
 

@@ -11,8 +11,8 @@ use crate::time::BackoffPolicy;
 pub struct LaneSettings {
     /// Events created before this moment are not the handler's; none when it starts at the beginning.
     pub started_at: Option<Timestamp>,
-    /// The longest time an accepted event's position stays unwritten; zero writes after every batch and holds the root until it is
-    /// written.
+    /// The longest time an accepted event's position stays unwritten; zero writes after every batch and holds the root
+    /// until it is written.
     pub flush_interval: Duration,
     /// Positions waiting to be written that bring the flush forward.
     pub flush_roots: usize,

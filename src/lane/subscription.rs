@@ -1,7 +1,7 @@
 //! Which roots and event types a handler receives. Pure.
 //!
-//! Scope (domain and edition) is judged before the sequencer, so a root out of scope costs nothing; the type is judged after it,
-//! because only the sequencer's whole view of a root shows a gap.
+//! Scope (domain and edition) is judged before the sequencer, so a root out of scope costs nothing; the type is judged
+//! after it, because only the sequencer's whole view of a root shows a gap.
 
 use super::Glob;
 use crate::event::{Event, Root};

@@ -1,8 +1,9 @@
 //! The task that runs one handler's lanes: carries out the effects of [`Lanes`] and feeds their answers back.
 //!
-//! The only async file of this folder; it decides nothing about events. Tables that cannot be reached are tried again for ever, with
-//! growing waits, while the health report says so. Everything it spawns it joins or aborts. On cancellation it stops pulling, lets the
-//! deliveries in flight come to their end, writes positions, then checkpoints; on drop all of it stops at once, as in a crash.
+//! The only async file of this folder; it decides nothing about events. Tables that cannot be reached are tried again
+//! for ever, with growing waits, while the health report says so. Everything it spawns it joins or aborts. On
+//! cancellation it stops pulling, lets the deliveries in flight come to their end, writes positions, then checkpoints;
+//! on drop all of it stops at once, as in a crash.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, resume_unwind};
@@ -271,8 +272,8 @@ impl LanesTask {
         }
     }
 
-    /// Calls the handler. One that answers at once, as code in this process may, costs no task; one that computes long before its
-    /// first wait gets tasks, so that it neither holds up these lanes nor is held to one core.
+    /// Calls the handler. One that answers at once, as code in this process may, costs no task; one that computes long
+    /// before its first wait gets tasks, so that it neither holds up these lanes nor is held to one core.
     fn deliver(&mut self, group: Vec<RootBatch>) {
         let limit = self.parts.settings.deliver_timeout;
         let mut delivery = Box::pin(deliver(self.parts.clone(), group, limit));

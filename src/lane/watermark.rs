@@ -1,8 +1,8 @@
 //! How far one lane is covered: the pages it has taken and what of them is still open. Pure.
 //!
-//! A root *pins* a page until its rows there are covered. The watermark stands before the oldest page with a pin, so it passes nothing
-//! uncovered (contract clause 5). Only open pages are remembered, so a root that is stuck for long costs one entry and not one per
-//! page read since.
+//! A root *pins* a page until its rows there are covered. The watermark stands before the oldest page with a pin, so
+//! it passes nothing uncovered (contract clause 5). Only open pages are remembered, so a root that is stuck for long
+//! costs one entry and not one per page read since.
 
 use std::collections::BTreeMap;
 
@@ -32,8 +32,8 @@ impl Watermark {
         Self { through: after, next_page: 0, open: BTreeMap::new() }
     }
 
-    /// Takes a page that ends at `through`; answers its number. It is pinned once for the caller, who unpins it when all its roots
-    /// have set theirs.
+    /// Takes a page that ends at `through`; answers its number. It is pinned once for the caller, who unpins it when
+    /// all its roots have set theirs.
     pub fn begin(&mut self, through: &StreamPoint, oldest_at: Option<Timestamp>) -> u64 {
         let number = self.next_page;
         self.next_page += 1;

@@ -1,7 +1,8 @@
 //! From a configuration to a running relay: clients, stream, handlers, the admin endpoint.
 //!
-//! What is wrong with the configuration, a file or a port ends it at once; what is wrong outside (an endpoint that is down, a table
-//! without a stream, a missing permission) is named in the health report and tried again, so that it goes on when somebody mends it.
+//! What is wrong with the configuration, a file or a port ends it at once; what is wrong outside (an endpoint that is
+//! down, a table without a stream, a missing permission) is named in the health report and tried again, so that it
+//! goes on when somebody mends it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -68,7 +69,8 @@ pub struct Running {
 
 type Watch = Box<dyn FnOnce(Running) + Send>;
 
-/// The clients for a configuration. An endpoint on this machine is an emulator: without credentials in the environment it gets some.
+/// The clients for a configuration. An endpoint on this machine is an emulator: without credentials in the environment
+/// it gets some.
 pub async fn clients_for(config: &Config) -> AwsClients {
     let dynamo = &config.storage.dynamo;
     let url = |url: &Option<HttpUrl>| url.as_ref().map(|url| url.as_str().to_owned());
@@ -124,7 +126,8 @@ impl RelayBuilder {
     /// Runs until `shutdown` completes, then stops cleanly within `relay.shutdown_grace`.
     ///
     /// # Errors
-    /// When the configuration does not fit the registered code, a file or port cannot be opened, or the relay stops unasked.
+    /// When the configuration does not fit the registered code, a file or port cannot be opened, or the relay stops
+    /// unasked.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
         let registered: Vec<&str> = self.handlers.iter().map(|(name, _)| name.as_str()).collect();
         self.config.validate(&registered)?;

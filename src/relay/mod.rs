@@ -1,8 +1,8 @@
 //! The relay itself: the only place that wires, spawns and stops.
 //!
-//! It knows both sides, `stream` and `handler`, which do not know each other. One task keeps the shards (discovery, lineage, readers), one
-//! per handler runs its lanes. When one of them ends unasked the relay stops with an error: a daemon that is half running is worse than
-//! one that is restarted.
+//! It knows both sides, `stream` and `handler`, which do not know each other. One task keeps the shards (discovery,
+//! lineage, readers), one per handler runs its lanes. When one of them ends unasked the relay stops with an error: a
+//! daemon that is half running is worse than one that is restarted.
 
 mod ports;
 mod shards;

@@ -80,12 +80,14 @@ impl Relay {
         Self { progress, budget, ..self }
     }
 
-    /// Runs until cancelled, then stops within the grace period. Dropping the future stops everything at once, as a crash would.
+    /// Runs until cancelled, then stops within the grace period. Dropping the future stops everything at once, as a
+    /// crash would.
     ///
     /// # Errors
     /// When a task ends unasked.
     pub async fn run(self, cancel: CancellationToken) -> Result<(), RelayError> {
-        // One report a lane: bounded by the number of lanes, and never waited for, so that orders and reports cannot block each other.
+        // One report a lane: bounded by the number of lanes, and never waited for, so that orders and reports cannot
+        // block each other.
         let (report, reports) = mpsc::unbounded_channel();
         let mut lanes = JoinSet::new();
         let mut kept = Vec::new();

@@ -1,7 +1,8 @@
 //! Which shards are read: discovery, each handler's lineage, one reader a shard, one lane a handler and shard.
 //!
-//! Discovery is at shard end (the children of the shard) and by a slow comparison with the whole list; never a fast loop over
-//! DescribeStream. Invariants: a shard has at most one reader, and a reader ends when its last lane has left.
+//! Discovery is at shard end (the children of the shard) and by a slow comparison with the whole list; never a fast
+//! loop over DescribeStream. Invariants: a shard has at most one reader, and a reader ends when its last lane has
+//! left.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,7 +27,8 @@ use crate::stream::{
 use crate::telemetry::names;
 use crate::time::{Backoff, BackoffPolicy};
 
-/// The children of a closed shard may not be listed yet: it is asked so often, then left to the slow comparison (`aws-facts` A).
+/// The children of a closed shard may not be listed yet: it is asked so often, then left to the slow comparison
+/// (`aws-facts` A).
 const CHILDREN_TRIES_MAX: u32 = 10;
 
 /// The waits between those tries.
@@ -100,8 +102,8 @@ impl Shards {
         }
     }
 
-    /// Runs until cancelled. Readers and searches stop with it, and so does whatever it waits for itself: an answer of a silent service
-    /// may take longer than the grace period.
+    /// Runs until cancelled. Readers and searches stop with it, and so does whatever it waits for itself: an answer of
+    /// a silent service may take longer than the grace period.
     pub(super) async fn run(
         self,
         reports: mpsc::UnboundedReceiver<LaneReport>,

@@ -1,4 +1,5 @@
-//! The events and positions tables in memory, for tests and simulation. Clones share the same rows, as processes share a table.
+//! The events and positions tables in memory, for tests and simulation. Clones share the same rows, as processes share
+//! a table.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

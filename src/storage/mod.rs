@@ -1,7 +1,8 @@
 //! The three tables of the event store: events, positions, snapshots (design section 3).
 //!
-//! The ports the relay needs of them, [`EventSource`] and [`PositionStore`], with a DynamoDB adapter and one in memory each; and the
-//! library's own event store for writers. Every write is conditional; nothing here retries: that is its caller's decision.
+//! The ports the relay needs of them, [`EventSource`] and [`PositionStore`], with a DynamoDB adapter and one in memory
+//! each; and the library's own event store for writers. Every write is conditional; nothing here retries: that is its
+//! caller's decision.
 
 pub(crate) mod call;
 mod error;
@@ -98,16 +99,17 @@ pub struct Preloaded {
 /// Loads and advances the positions of handlers. Positions only ever grow.
 #[async_trait]
 pub trait PositionStore: Send + Sync {
-    /// The durable positions of at most [`LOAD_ROOTS_MAX`] roots, in the order asked, read consistently; none where there is no row.
+    /// The durable positions of at most [`LOAD_ROOTS_MAX`] roots, in the order asked, read consistently; none where
+    /// there is no row.
     async fn load(&self, handler: &HandlerName, roots: &[Root]) -> Result<Vec<Option<Sequence>>, StorageError>;
 
-    /// Reads ahead positions of some handlers, consistently, in at most `pages_max` calls: the few calls of a start in the place of one for
-    /// every hundred roots. A store that cannot do so answers with nothing, which is never wrong.
+    /// Reads ahead positions of some handlers, consistently, in at most `pages_max` calls: the few calls of a start in
+    /// the place of one for every hundred roots. A store that cannot do so answers with nothing, which is never wrong.
     async fn preload(&self, _handlers: &[HandlerName], _pages_max: usize) -> Result<Preloaded, StorageError> {
         Ok(Preloaded::default())
     }
 
-    /// Advances each position under the condition `attribute_not_exists(#sequence) OR #sequence < :new`; answers in the order asked,
-    /// each for itself: some may be written while others fail.
+    /// Advances each position under the condition `attribute_not_exists(#sequence) OR #sequence < :new`; answers in
+    /// the order asked, each for itself: some may be written while others fail.
     async fn advance(&self, handler: &HandlerName, advances: &[Advance]) -> Vec<Result<Advanced, StorageError>>;
 }

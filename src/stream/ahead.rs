@@ -1,7 +1,7 @@
 //! A read of a shard that is under way while the page before it is still being grouped and handed out.
 //!
-//! Only a full page is followed by one: there is more for certain, and nothing to wait for. Its room was reserved when it began. It ends
-//! when it is dropped.
+//! Only a full page is followed by one: there is more for certain, and nothing to wait for. Its room was reserved when
+//! it began. It ends when it is dropped.
 
 use tokio::task::JoinSet;
 

@@ -1,7 +1,8 @@
 //! The bound on the bytes of all page windows together.
 //!
-//! A reader reserves room before each read and keeps what the page really took until the page leaves its window. Whoever waits for room
-//! is woken when some is given back. Invariant: what is reserved never exceeds the limit, but for one page larger than all of it.
+//! A reader reserves room before each read and keeps what the page really took until the page leaves its window.
+//! Whoever waits for room is woken when some is given back. Invariant: what is reserved never exceeds the limit, but
+//! for one page larger than all of it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -45,7 +46,8 @@ impl Budget {
         self.0.used_bytes.load(Ordering::Relaxed)
     }
 
-    /// Takes room at once, if there is any. A request larger than the whole budget is granted when nothing else is taken.
+    /// Takes room at once, if there is any. A request larger than the whole budget is granted when nothing else is
+    /// taken.
     #[must_use]
     pub fn try_reserve(&self, bytes: usize) -> Option<Room> {
         let fits =

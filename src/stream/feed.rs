@@ -1,7 +1,7 @@
 //! Where a shard's reader and the lanes meet: the window behind a lock, and the two ways of waking each other.
 //!
-//! A lane that found nothing is told by its id, once, on its handler's channel when something is there; so a channel never holds more
-//! notices than there are lanes. The lock is never held across an await.
+//! A lane that found nothing is told by its id, once, on its handler's channel when something is there; so a channel
+//! never holds more notices than there are lanes. The lock is never held across an await.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

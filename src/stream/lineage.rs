@@ -1,7 +1,8 @@
-//! Which shards one handler may read: a child opens once its own parent is finished, or is not in the stream (any more). Pure.
+//! Which shards one handler may read: a child opens once its own parent is finished, or is not in the stream (any
+//! more). Pure.
 //!
-//! Correctness does not hang on this order, the sequencer repairs any; it spares repairs. Invariants: a shard is opened once, a finished
-//! one never again, and one whose parent is unfinished and still listed never.
+//! Correctness does not hang on this order, the sequencer repairs any; it spares repairs. Invariants: a shard is
+//! opened once, a finished one never again, and one whose parent is unfinished and still listed never.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,7 +30,8 @@ impl Lineage {
         }
     }
 
-    /// Takes a complete list of the stream's shards: what is not in it and not being read is forgotten. Answers what was.
+    /// Takes a complete list of the stream's shards: what is not in it and not being read is forgotten. Answers what
+    /// was.
     pub fn retain(&mut self, listed: &BTreeSet<ShardId>) -> Vec<ShardId> {
         let opened = &self.opened;
         let gone = |shard: &ShardId| !listed.contains(shard) && !opened.contains(shard);

@@ -1,7 +1,7 @@
 //! Reading the events table's DynamoDB Stream: shards, their lineage, and the records of each.
 //!
-//! The port is [`StreamSource`], with an adapter for AWS and one in memory. Arrival order is never trusted: DynamoDB orders records per
-//! item only. What a handler makes of a record is left to `lane`.
+//! The port is [`StreamSource`], with an adapter for AWS and one in memory. Arrival order is never trusted: DynamoDB
+//! orders records per item only. What a handler makes of a record is left to `lane`.
 
 mod sequence;
 mod shard;

@@ -1,7 +1,8 @@
 //! How soon a shard may be read again (design section 4, adaptive polling). Pure.
 //!
-//! A full page is followed by the next read at once: the service's own throttling is the limit. A page that is not full is followed a
-//! quarter of a second later, as AWS's own readers do (4 reads a second and shard); empty pages back off up to the longest interval.
+//! A full page is followed by the next read at once: the service's own throttling is the limit. A page that is not
+//! full is followed a quarter of a second later, as AWS's own readers do (4 reads a second and shard); empty pages
+//! back off up to the longest interval.
 
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ pub(crate) const POLL_INTERVAL_MIN: Duration = Duration::from_millis(250);
 /// GetRecords answers with at most this many records.
 const FULL_RECORDS: usize = 1000;
 
-/// A page of 1 MB at most may be cut short by the next record, which has up to 400 KB and its keys: from here on it counts as full.
+/// A page of 1 MB at most may be cut short by the next record, which has up to 400 KB and its keys: from here on it
+/// counts as full.
 const FULL_BYTES: usize = 512 << 10;
 
 /// What one read brought.

@@ -1,7 +1,8 @@
 //! A page of a shard as the lanes see it: its events grouped by root, each root's in sequence order.
 //!
-//! Grouping once in the reader spares every lane the work, and puts right what a transaction wrote in one page out of order. Pure.
-//! Invariant: the runs of a page are of different roots, and a run's rows are strictly increasing in sequence.
+//! Grouping once in the reader spares every lane the work, and puts right what a transaction wrote in one page out of
+//! order. Pure. Invariant: the runs of a page are of different roots, and a run's rows are strictly increasing in
+//! sequence.
 
 use std::collections::HashMap;
 use std::sync::Arc;

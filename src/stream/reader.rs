@@ -1,7 +1,9 @@
-//! The reader of one shard: makes every GetRecords call for it, for the window and for lanes that are behind, and feeds the pages in.
+//! The reader of one shard: makes every GetRecords call for it, for the window and for lanes that are behind, and
+//! feeds the pages in.
 //!
-//! All reads of a shard share one pace and are served in turn, so that no lagging lane starves another. An empty page is never the end:
-//! only an absent next iterator is. Which lanes want what is the window's to decide; what a record means, the lanes'.
+//! All reads of a shard share one pace and are served in turn, so that no lagging lane starves another. An empty page
+//! is never the end: only an absent next iterator is. Which lanes want what is the window's to decide; what a record
+//! means, the lanes'.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -31,7 +33,8 @@ const IDLE_TURN: Duration = Duration::from_secs(10);
 const FAILURE_BACKOFF: BackoffPolicy =
     BackoffPolicy { initial: Duration::from_millis(100), max: Duration::from_secs(10) };
 
-/// A shard that answers "not found" so many times in a row is gone: one answer may be a listing ahead of the service's other nodes.
+/// A shard that answers "not found" so many times in a row is gone: one answer may be a listing ahead of the service's
+/// other nodes.
 const GONE_ANSWERS_MAX: u32 = 5;
 
 /// What a reader needs besides its feed.

@@ -1,4 +1,5 @@
-//! Stream sequence numbers: decimal text of 21 to 40 digits, more than any machine integer holds, compared by (length, text).
+//! Stream sequence numbers: decimal text of 21 to 40 digits, more than any machine integer holds, compared by (length,
+//! text).
 
 use std::cmp::Ordering;
 use std::fmt;

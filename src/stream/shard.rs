@@ -20,7 +20,8 @@ impl ShardId {
         &self.0
     }
 
-    /// When the shard was made, in milliseconds since 1970, where the id says it (AWS does not document it, but every id has it).
+    /// When the shard was made, in milliseconds since 1970, where the id says it (AWS does not document it, but every
+    /// id has it).
     #[must_use]
     pub fn created_unix_millis(&self) -> Option<i64> {
         self.0.strip_prefix("shardId-")?.split('-').next()?.parse().ok()
@@ -39,7 +40,8 @@ impl fmt::Debug for ShardId {
     }
 }
 
-/// A shard as DescribeStream lists it. Whether it is closed is not taken from there: only an absent next iterator ends a shard.
+/// A shard as DescribeStream lists it. Whether it is closed is not taken from there: only an absent next iterator ends
+/// a shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shard {
     /// Its id.

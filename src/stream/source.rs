@@ -117,7 +117,8 @@ pub enum StreamError {
 pub trait StreamSource: Send + Sync {
     /// A page of the shard list, beginning behind `after`.
     async fn shards(&self, after: Option<&ShardId>) -> Result<ShardPage, StreamError>;
-    /// The children of a closed shard, as far as the service knows them; services without the filter may answer with others too.
+    /// The children of a closed shard, as far as the service knows them; services without the filter may answer with
+    /// others too.
     async fn children(&self, parent: &ShardId) -> Result<Vec<Shard>, StreamError>;
     /// An iterator at a place in a shard.
     async fn open(&self, shard: &ShardId, from: &StreamPoint) -> Result<ShardIterator, StreamError>;

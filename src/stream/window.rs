@@ -1,11 +1,12 @@
 //! The page window of one shard: the pages read and not yet taken by every lane, and each lane's place among them.
 //!
-//! Pure: it decides what to read next and who gets which page; the reading is `reader`'s. Every lane pulls at its own pace. The most
-//! advanced lane leads: the window reads ahead of it by a few pages. Pages that only slower lanes still need are kept up to a bound; a
-//! lane whose page was dropped is *behind* and gets pages read for itself, one at a time, until it meets the window again.
+//! Pure: it decides what to read next and who gets which page; the reading is `reader`'s. Every lane pulls at its own
+//! pace. The most advanced lane leads: the window reads ahead of it by a few pages. Pages that only slower lanes still
+//! need are kept up to a bound; a lane whose page was dropped is *behind* and gets pages read for itself, one at a
+//! time, until it meets the window again.
 //!
-//! Invariants: a lane is given every record behind the place it joined at, in shard order, perhaps some of them twice where it meets
-//! the window again; what is kept beyond the leader's need never exceeds the bound it is trimmed to.
+//! Invariants: a lane is given every record behind the place it joined at, in shard order, perhaps some of them twice
+//! where it meets the window again; what is kept beyond the leader's need never exceeds the bound it is trimmed to.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -274,7 +275,8 @@ impl Window {
         }
     }
 
-    /// Drops the oldest pages that the leading lane has taken, until those kept for slower lanes are within `kept_bytes_max`.
+    /// Drops the oldest pages that the leading lane has taken, until those kept for slower lanes are within
+    /// `kept_bytes_max`.
     pub(crate) fn trim(&mut self, kept_bytes_max: usize) {
         let numbers =
             self.lanes.values().filter_map(|lane| if let Place::In(number) = lane.place { Some(number) } else { None });
@@ -288,7 +290,8 @@ impl Window {
         }
     }
 
-    /// Since when a lane has something to take or to read: the age of the oldest record it was not given; none when it has all.
+    /// Since when a lane has something to take or to read: the age of the oldest record it was not given; none when it
+    /// has all.
     pub(crate) fn waiting_since(&self, id: LaneId) -> Option<Timestamp> {
         let lane = self.lanes.get(&id)?;
         match &lane.place {

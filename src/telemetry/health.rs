@@ -72,8 +72,8 @@ impl Health {
         self.mended(STARTING);
     }
 
-    /// Names an obstacle; a second report under the same subject replaces the first. It is logged when it is new, and again from time
-    /// to time while it lasts.
+    /// Names an obstacle; a second report under the same subject replaces the first. It is logged when it is new, and
+    /// again from time to time while it lasts.
     pub fn problem(&self, subject: &str, problem: impl Into<String>) {
         let (text, now) = (problem.into(), Instant::now());
         let mut problems = self.0.problems.lock().unwrap_or_else(PoisonError::into_inner);

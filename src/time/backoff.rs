@@ -1,8 +1,8 @@
 //! The intervals between retries: exponential, with full jitter, bounded.
 //!
-//! The only file that uses the crate `backoff` (unmaintained, see `.deny.toml`). It is taken as the generator of the exponential
-//! intervals alone, with its own randomization off: jitter comes from [`Random`], waiting from tokio's clock, and the number of
-//! attempts is the caller's business.
+//! The only file that uses the crate `backoff` (unmaintained, see `.deny.toml`). It is taken as the generator of the
+//! exponential intervals alone, with its own randomization off: jitter comes from [`Random`], waiting from tokio's
+//! clock, and the number of attempts is the caller's business.
 
 use std::time::Duration;
 

@@ -6,7 +6,8 @@ use tokio::time::Instant;
 
 use crate::event::Timestamp;
 
-/// Wall time: the system's, or one that starts at a chosen moment and then follows tokio's clock (for tests and simulation).
+/// Wall time: the system's, or one that starts at a chosen moment and then follows tokio's clock (for tests and
+/// simulation).
 #[derive(Debug, Clone)]
 pub struct Clock {
     start: Option<(Timestamp, Instant)>,

@@ -5,8 +5,8 @@
 //! A scenario of `scenarios!` is a function of the clients and a table prefix, so that it runs against any DynamoDB.
 #![expect(clippy::unwrap_used, reason = "a test that panics says where")]
 
-/// Makes two tests of each scenario: on an embedded pair of its own, and on a DynamoDB Local that all scenarios share, each with its
-/// own tables.
+/// Makes two tests of each scenario: on an embedded pair of its own, and on a DynamoDB Local that all scenarios share,
+/// each with its own tables.
 macro_rules! scenarios {
     ($($name:ident),* $(,)?) => {
         mod on_embedded {

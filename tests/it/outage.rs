@@ -1,5 +1,5 @@
-//! Outages: an endpoint that is not there yet, goes away or stays silent halts what needs it, marks nothing, holds nobody else, and is
-//! made up for when it is back; an event that one handler refuses stops its root alone.
+//! Outages: an endpoint that is not there yet, goes away or stays silent halts what needs it, marks nothing, holds
+//! nobody else, and is made up for when it is back; an event that one handler refuses stops its root alone.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,8 @@ use crate::embedded::{clients, tables};
 use crate::relaying::Output;
 use crate::support::{Forwarder, RelayHome, RelayProcess, Writer, root_and_sequence, until};
 
-/// What a relay may need to stop after its `shutdown_grace` of 1 s: less than any time-out of a call, more than a busy machine takes.
+/// What a relay may need to stop after its `shutdown_grace` of 1 s: less than any time-out of a call, more than a busy
+/// machine takes.
 const STOP_MAX: Duration = Duration::from_secs(6);
 
 /// One handler that writes lines, and nothing else.

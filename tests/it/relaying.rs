@@ -1,7 +1,7 @@
 //! The relay's own binary between real components: complete, in order, once; stopped and killed in the middle.
 //!
-//! Events are written as a user's program would, by single puts and by transactions, while the relay runs; what came out is read back
-//! from Kinesis by the public SDK.
+//! Events are written as a user's program would, by single puts and by transactions, while the relay runs; what came
+//! out is read back from Kinesis by the public SDK.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

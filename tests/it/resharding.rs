@@ -1,5 +1,5 @@
-//! Shards that roll, expire and are trimmed for real: DynamoDB Local with a clock 720 times as fast, on which a shard lives 20 seconds,
-//! an iterator 1.25 and a record two minutes.
+//! Shards that roll, expire and are trimmed for real: DynamoDB Local with a clock 720 times as fast, on which a shard
+//! lives 20 seconds, an iterator 1.25 and a record two minutes.
 //!
 //! Its connections idle out sooner as well, so a call that fails for want of one is made again.
 

@@ -1,6 +1,8 @@
-//! The house rules, held by tests: module docs, sizes, names, direction of imports, purity, the metrics table of the README.
+//! The house rules, held by tests: module docs, sizes, names, direction of imports, purity, the metrics table of the
+//! README.
 //!
-//! Sources are read as text, a line at a time: enough for rules this plain. Test modules at the end of a file are left out.
+//! Sources are read as text, a line at a time: enough for rules this plain. Test modules at the end of a file are left
+//! out.
 
 use std::fmt::Write as _;
 use std::fs;

@@ -1,7 +1,7 @@
 //! The checker: follows every event from the table to the handlers and judges the contract clause by clause.
 //!
-//! It keeps its own plain model (which events exist, what each handler accepted, what is durable) and knows nothing of how the relay
-//! works.
+//! It keeps its own plain model (which events exist, what each handler accepted, what is durable) and knows nothing of
+//! how the relay works.
 
 use std::collections::BTreeMap;
 
@@ -88,8 +88,8 @@ impl Checker {
         events.filter(|event| subscription.wants(event)).map(|event| event.sequence).collect()
     }
 
-    /// A handler was given an event. Clause 3: never one at or below the durable position, nor one it accepted in this life, nor any
-    /// that it accepted before a clean stop.
+    /// A handler was given an event. Clause 3: never one at or below the durable position, nor one it accepted in this
+    /// life, nor any that it accepted before a clean stop.
     pub(crate) fn delivered(&mut self, handler: &HandlerName, root: &Root, sequence: Sequence) {
         let followed = &self.handlers[handler];
         if followed.durable.get(root).is_some_and(|durable| sequence <= *durable) {

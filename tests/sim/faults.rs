@@ -1,4 +1,5 @@
-//! The ports with faults: latency, throttling, lost replies, expired iterators, repeated pages. What goes through is told to the checker.
+//! The ports with faults: latency, throttling, lost replies, expired iterators, repeated pages. What goes through is
+//! told to the checker.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;

@@ -1,5 +1,6 @@
-//! Named cases of the contract on the same ports: a stream that reorders and drops, a handler that fails for one root, one that is a
-//! hundred times slower than another, an outage. Each is a case the seeds may meet, here alone and in the plain.
+//! Named cases of the contract on the same ports: a stream that reorders and drops, a handler that fails for one root,
+//! one that is a hundred times slower than another, an outage. Each is a case the seeds may meet, here alone and in
+//! the plain.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

@@ -1,8 +1,8 @@
-//! The simulation: the real relay over ports in memory, on one thread and a paused clock, with faults drawn from a seed, and a checker
-//! that follows every event and judges the delivery contract (design section 2).
+//! The simulation: the real relay over ports in memory, on one thread and a paused clock, with faults drawn from a
+//! seed, and a checker that follows every event and judges the delivery contract (design section 2).
 //!
-//! A seed replays byte for byte. `ANGZARR_SIM_SEEDS=from..to` runs other seeds than the usual ones; a failure names its seed and prints
-//! the last of its trace.
+//! A seed replays byte for byte. `ANGZARR_SIM_SEEDS=from..to` runs other seeds than the usual ones; a failure names
+//! its seed and prints the last of its trace.
 #![expect(clippy::unwrap_used, reason = "a test that panics says where")]
 
 mod checker;

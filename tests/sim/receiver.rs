@@ -1,4 +1,5 @@
-//! The handlers of the simulation: they take time, take a part, fail, hang, panic, are down, or refuse one event for good.
+//! The handlers of the simulation: they take time, take a part, fail, hang, panic, are down, or refuse one event for
+//! good.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! `angzarr-relay local`: everything on one machine, for a first look and for development.
 //!
-//! Starts the embedded services, makes tables and streams, and runs the same relay as `run` over them. `sample` writes events, `view`
-//! is a handler in Rust, `screen` shows what goes on.
+//! Starts the embedded services, makes tables and streams, and runs the same relay as `run` over them. `sample` writes
+//! events, `view` is a handler in Rust, `screen` shows what goes on.
 
 mod sample;
 mod screen;
@@ -133,7 +133,8 @@ async fn create_streams(clients: &AwsClients, config: &Config) -> Result<(), Cli
     Ok(())
 }
 
-/// How often, and how many times at most, a new stream is asked whether it can be written to; the relay waits for it anyway.
+/// How often, and how many times at most, a new stream is asked whether it can be written to; the relay waits for it
+/// anyway.
 const STREAM_POLL: std::time::Duration = std::time::Duration::from_millis(100);
 const STREAM_POLLS_MAX: u32 = 50;
 

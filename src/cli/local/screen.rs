@@ -1,7 +1,7 @@
 //! What `local` shows on the terminal: where everything is, what goes on each second, and a summary at the end.
 //!
-//! On a terminal the status stays in place; elsewhere a line is printed now and then. Writes that fail are let go: there is nobody to
-//! tell.
+//! On a terminal the status stays in place; elsewhere a line is printed now and then. Writes that fail are let go:
+//! there is nobody to tell.
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};

@@ -1,8 +1,8 @@
 //! DynamoDB Local, Amazon's own emulator: one process, in memory, on a free port.
 //!
-//! Take a fresh one for each heavy test: it slows with the records in every stream it has ever held. Light ones, each with tables of
-//! its own, share one. At speed 720 it rolls a stream's shard every 20 seconds and expires an iterator after 1.25; connections that
-//! idle are dropped sooner, too.
+//! Take a fresh one for each heavy test: it slows with the records in every stream it has ever held. Light ones, each
+//! with tables of its own, share one. At speed 720 it rolls a stream's shard every 20 seconds and expires an iterator
+//! after 1.25; connections that idle are dropped sooner, too.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -35,7 +35,8 @@ impl DynamoDbLocal {
         Self::start_with(Vec::new(), Some(slot().await)).await
     }
 
-    /// The endpoint of the one that all light scenarios share. It lasts as long as the test process and takes nobody's slot.
+    /// The endpoint of the one that all light scenarios share. It lasts as long as the test process and takes nobody's
+    /// slot.
     pub(crate) async fn shared() -> &'static str {
         static SHARED: OnceCell<DynamoDbLocal> = OnceCell::const_new();
         &SHARED.get_or_init(|| Self::start_with(Vec::new(), None)).await.endpoint

@@ -1,7 +1,7 @@
 //! A port on loopback that stands before a service and can be switched: refuse, forward, cut, keep silent.
 //!
-//! Every switch cuts the connections made before it, so that a client meets the new state at once. It forwards bytes and knows nothing of
-//! what they mean.
+//! Every switch cuts the connections made before it, so that a client meets the new state at once. It forwards bytes
+//! and knows nothing of what they mean.
 
 use std::future::pending;
 use std::net::SocketAddr;

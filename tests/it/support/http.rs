@@ -1,4 +1,5 @@
-//! One HTTP GET over a plain socket: enough to ask a component on loopback whether it is there, without a client of its own.
+//! One HTTP GET over a plain socket: enough to ask a component on loopback whether it is there, without a client of
+//! its own.
 
 use std::io;
 use std::time::Duration;

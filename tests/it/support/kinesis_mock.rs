@@ -1,6 +1,7 @@
 //! kinesis-mock: an independent Kinesis, one Node process on two free ports.
 //!
-//! For small checks: it slows with what it holds (400 records a second at 20,000 records), and enforces few of the service's limits.
+//! For small checks: it slows with what it holds (400 records a second at 20,000 records), and enforces few of the
+//! service's limits.
 
 use std::ffi::{OsStr, OsString};
 use std::time::Duration;

@@ -1,8 +1,10 @@
-//! What the integration tests stand on: the real components as child processes, clients for them, and the relay's own binary.
+//! What the integration tests stand on: the real components as child processes, clients for them, and the relay's own
+//! binary.
 //!
-//! Everything started here is gone when its value is dropped, and when the test process dies in any other way. A test that uses an
-//! emulator first waits for one of a few slots, so that a machine with two cores is not asked to run ten JVMs. Support code panics
-//! instead of returning errors: the panic is the test's verdict, and it prints the end of the component's log.
+//! Everything started here is gone when its value is dropped, and when the test process dies in any other way. A test
+//! that uses an emulator first waits for one of a few slots, so that a machine with two cores is not asked to run ten
+//! JVMs. Support code panics instead of returning errors: the panic is the test's verdict, and it prints the end of
+//! the component's log.
 
 mod needs;
 mod packages;

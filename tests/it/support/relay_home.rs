@@ -27,7 +27,8 @@ impl RelayHome {
         self.folder.path().join(name)
     }
 
-    /// Writes the configuration: the DynamoDB to use, and `rest`, which begins with `[relay]` and its keys. `HOME` stands for the folder.
+    /// Writes the configuration: the DynamoDB to use, and `rest`, which begins with `[relay]` and its keys. `HOME`
+    /// stands for the folder.
     pub(crate) fn configure(&self, dynamodb: &str, rest: &str) {
         let rest = rest.replace("HOME", self.folder.path().to_str().unwrap());
         let text = format!(
@@ -58,7 +59,8 @@ impl RelayHome {
         relay
     }
 
-    /// What a jsonl handler has written to a file: the sequences of each root, by the root's id, in the order of the lines.
+    /// What a jsonl handler has written to a file: the sequences of each root, by the root's id, in the order of the
+    /// lines.
     pub(crate) fn sequences(&self, file: &str) -> BTreeMap<String, Vec<u64>> {
         let text = std::fs::read_to_string(self.path(file)).unwrap_or_default();
         // Behind the last line feed stands at most a line that is being written.

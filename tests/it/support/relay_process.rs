@@ -1,4 +1,5 @@
-//! The relay's own binary as a child process: started, watched, stopped, killed and frozen as an operator or a node would.
+//! The relay's own binary as a child process: started, watched, stopped, killed and frozen as an operator or a node
+//! would.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -28,7 +29,8 @@ pub(crate) struct RelayProcess {
 }
 
 impl RelayProcess {
-    /// Runs `angzarr-relay run --config {config}`; `metrics_port` is the port of the configuration's `telemetry.listen`.
+    /// Runs `angzarr-relay run --config {config}`; `metrics_port` is the port of the configuration's
+    /// `telemetry.listen`.
     pub(crate) fn spawn(config: &Path, metrics_port: u16, environment: &[(&str, &str)]) -> Self {
         let command = [BINARY.into(), "run".into(), "--config".into(), config.as_os_str().to_owned()];
         Self::spawn_program(&command, metrics_port, environment)
@@ -56,7 +58,8 @@ impl RelayProcess {
         }
     }
 
-    /// What one series of its metrics says, such as `angzarr_relay_handler_up_ratio{handler="copy"}`; none while it has not been set.
+    /// What one series of its metrics says, such as `angzarr_relay_handler_up_ratio{handler="copy"}`; none while it
+    /// has not been set.
     pub(crate) async fn metric(&self, series: &str) -> Option<f64> {
         let metrics = self.metrics().await;
         let value = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;

@@ -1,7 +1,8 @@
 //! How many tests may use emulators at once.
 //!
-//! A slot belongs to a test, not to an emulator: two tests that each held one emulator and waited for a second would wait for ever.
-//! A test is known by its thread, so emulators are started from the test itself, never from a task it spawned.
+//! A slot belongs to a test, not to an emulator: two tests that each held one emulator and waited for a second would
+//! wait for ever. A test is known by its thread, so emulators are started from the test itself, never from a task it
+//! spawned.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Weak};

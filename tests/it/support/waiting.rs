@@ -9,7 +9,8 @@ const DEADLINE: Duration = Duration::from_mins(5);
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Looks again and again until `found` finds something; fails the test, saying `what` never came, when that takes too long.
+/// Looks again and again until `found` finds something; fails the test, saying `what` never came, when that takes too
+/// long.
 pub(crate) async fn until<T>(what: &str, mut found: impl AsyncFnMut() -> Option<T>) -> T {
     let looking = async {
         loop {

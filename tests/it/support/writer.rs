@@ -1,5 +1,5 @@
-//! A user's program that appends events, one at a time, and remembers what it has written. A call that fails is made again, with the
-//! same token, so that an event is written once.
+//! A user's program that appends events, one at a time, and remembers what it has written. A call that fails is made
+//! again, with the same token, so that an event is written once.
 
 use std::collections::BTreeMap;
 
