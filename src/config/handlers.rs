@@ -42,7 +42,8 @@ pub struct HandlerConfig {
     /// How long accepted events may go without a durable position; default 1 s, for sagas 0: after every batch. At most
     /// 60 s.
     pub flush_interval: Duration,
-    /// After how many roots positions are written even earlier; default 2,500.
+    /// After how many roots positions are written even earlier; default 25,000, less when `relay.memory_limit` has no
+    /// room for them.
     pub flush_roots: usize,
     /// After how many left-out events of a root its position is written; default 64.
     pub filtered_flush: u64,
@@ -65,7 +66,7 @@ impl HandlerConfig {
             start: if saga { Start::Latest } else { Start::Beginning },
             subscribe,
             flush_interval: if saga { Duration::ZERO } else { Duration::from_secs(1) },
-            flush_roots: 2_500,
+            flush_roots: 25_000,
             filtered_flush: 64,
             max_in_flight: if matches!(receiver, Receiver::Kinesis(_)) { 1_000 } else { 64 },
             deliver_timeout: Duration::from_secs(30),

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::Sequencer;
@@ -56,7 +57,7 @@ pub(crate) struct Active {
     /// The highest sequence the stream has shown.
     pub(crate) seen: Option<Sequence>,
     pub(crate) phase: Phase,
-    pub(crate) pins: Vec<Pin>,
+    pub(crate) pins: SmallVec<[Pin; 1]>,
     /// The last accepted event whose position is not durable.
     pub(crate) accepted: Option<Sequence>,
     /// The position being written.
@@ -182,6 +183,10 @@ impl Active {
     pub(crate) fn dequeue(&mut self) -> Option<RunRow> {
         let row = self.queue.pop_front()?;
         self.queued_bytes -= row_bytes(&row);
+        if self.queue.is_empty() {
+            // A root keeps no room for rows while its position waits to be written.
+            self.queue = VecDeque::new();
+        }
         Some(row)
     }
 

@@ -94,11 +94,12 @@ impl Courses {
         }
     }
 
-    /// Drops idle courses until at most `idle_max` are left, as far as one sweep finds any. Answers courses that must
-    /// be written first.
+    /// Drops idle courses until at most `idle_max` are left, less two for each that is not idle, as far as one sweep
+    /// finds any. Answers courses that must be written first.
     pub(crate) fn sweep(&mut self, idle_max: usize) -> Vec<Slot> {
         let mut unwritten = Vec::new();
         let mut looked_at = 0;
+        let idle_max = idle_max.saturating_sub(2 * self.active);
         while self.len() - self.active > idle_max && looked_at < 2 * self.slots.len() {
             looked_at += 1;
             let slot = self.hand;
@@ -149,7 +150,7 @@ mod tests {
                 courses.count_active();
             }
         }
-        assert!(courses.sweep(20).is_empty());
+        assert!(courses.sweep(40).is_empty());
         assert_eq!((courses.len(), courses.active()), (30, 10));
         assert!((0..100).step_by(10).all(|number| courses.find(&root(number)).is_some()));
         let (slot, made) = courses.find_or_add(&root(1000));

@@ -44,7 +44,7 @@ impl Lanes {
         if limits.roots > 1 && self.groups_in_flight >= GROUPS_IN_FLIGHT_MAX {
             return None;
         }
-        let (mut group, mut bytes) = (Vec::new(), 0);
+        let (mut group, mut bytes) = (Vec::with_capacity(roots_max.min(room).min(self.ready.len())), 0);
         while group.len() < roots_max.min(room) {
             let Some(slot) = self.ready.pop_front() else { break };
             let phase = self.courses.get(slot).and_then(|course| course.active.as_deref()).map(|active| active.phase);

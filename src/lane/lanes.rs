@@ -198,7 +198,7 @@ impl Lanes {
             && self.queued_bytes < self.settings.queued_bytes_max
             && self.stuck.retrying + self.stuck.blocked + self.stuck.holes < self.settings.stuck_roots_max
             && self.to_load.len() < LOADING_ROOTS_MAX
-            && self.dirty.len() + self.unwritten.len() < UNWRITTEN_ROOTS_MAX
+            && self.dirty.len() + self.unwritten.len() < self.settings.unwritten_roots_max()
     }
 
     /// Whether the first rows seen were all unreadable: this is another schema than the relay's.
@@ -287,9 +287,6 @@ const UNREADABLE_ROWS_MAX: u32 = 100;
 
 /// Roots whose positions may wait to be loaded before the lanes stop pulling.
 const LOADING_ROOTS_MAX: usize = 5_000;
-
-/// Roots whose positions may wait to be written before the lanes stop pulling: several flushes' worth.
-const UNWRITTEN_ROOTS_MAX: usize = 10_000;
 
 fn count_stuck(stuck: &mut Stuck, phase: Phase, by: isize) {
     let counted = match phase {

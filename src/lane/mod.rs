@@ -32,7 +32,7 @@ pub use preload::KnownPositions;
 pub use progress::Progress;
 pub use repair::{RepairOrder, Repaired};
 pub use sequencer::{Sequencer, Verdict};
-pub use settings::LaneSettings;
+pub use settings::{LaneSettings, UNWRITTEN_ROOTS_ABOVE};
 pub use subscription::{Pattern, Subscription, default_editions};
 
 pub use task::{LaneOrder, LaneReport, LanesParts, LanesTask};

@@ -34,10 +34,23 @@ pub struct LaneSettings {
     pub retry: BackoffPolicy,
     /// Bytes of events that may wait in the lanes before they stop pulling.
     pub queued_bytes_max: usize,
-    /// Roots remembered with their positions while nothing is to be done for them.
+    /// Roots remembered with their positions while nothing is to be done for them; one with something to do takes the
+    /// place of two.
     pub idle_roots_max: usize,
     /// Roots that may be stuck before the lanes stop pulling.
     pub stuck_roots_max: usize,
+}
+
+/// How many roots above `flush_roots` may wait for their positions to be written before the lanes stop pulling: as many
+/// as one more page may bring.
+pub const UNWRITTEN_ROOTS_ABOVE: usize = 1_000;
+
+impl LaneSettings {
+    /// Roots whose positions may wait to be written before the lanes stop pulling.
+    #[must_use]
+    pub fn unwritten_roots_max(&self) -> usize {
+        self.flush_roots + UNWRITTEN_ROOTS_ABOVE
+    }
 }
 
 impl Default for LaneSettings {
@@ -45,7 +58,7 @@ impl Default for LaneSettings {
         Self {
             started_at: None,
             flush_interval: Duration::from_secs(1),
-            flush_roots: 2500,
+            flush_roots: 25_000,
             filtered_flush: 64,
             checkpoint_interval: Duration::from_secs(5),
             gap_wait: Duration::from_millis(200),

@@ -6,8 +6,11 @@
 //! on drop all of it stops at once, as in a crash.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -275,18 +278,18 @@ impl LanesTask {
     /// Calls the handler. One that answers at once, as code in this process may, costs no task; one that computes long
     /// before its first wait gets tasks, so that it neither holds up these lanes nor is held to one core.
     fn deliver(&mut self, group: Vec<RootBatch>) {
-        let limit = self.parts.settings.deliver_timeout;
-        let mut delivery = Box::pin(deliver(self.parts.clone(), group, limit));
+        let began = Instant::now();
+        let mut delivery = Box::pin(deliver(self.parts.clone(), group, began));
         if self.tasks_owed > 0 {
             self.tasks_owed -= 1;
         } else {
-            let began = Instant::now();
             let delivered = (&mut delivery).now_or_never();
-            if began.elapsed() > INLINE_MAX {
+            let held = delivered.as_ref().map_or_else(|| began.elapsed(), |(_, took)| *took);
+            if held > INLINE_MAX {
                 self.tasks_owed = TASKS_AFTER_SLOW;
             }
             if let Some(delivered) = delivered {
-                return self.take_delivered(delivered);
+                return self.take_delivered(delivered, began + held);
             }
         }
         self.deliveries.spawn(delivery);
@@ -295,14 +298,14 @@ impl LanesTask {
     fn take_delivery(&mut self, done: Result<Delivered, JoinError>) {
         // A delivery catches its handler's panics; it ends early only when this task is dropped.
         if let Ok(delivered) = done {
-            self.take_delivered(delivered);
+            self.take_delivered(delivered, Instant::now());
         }
     }
 
-    fn take_delivered(&mut self, (answers, took): Delivered) {
+    fn take_delivered(&mut self, (answers, took): Delivered, now: Instant) {
         let taken = answers.iter().filter_map(|(_, answer)| answer.as_ref().ok()).map(|accepted| accepted.events);
         self.progress.delivered(taken.sum());
-        self.lanes.delivered(answers, took, Instant::now());
+        self.lanes.delivered(answers, took, now);
     }
 
     fn take_job(&mut self, done: Result<Done, JoinError>) {
@@ -372,16 +375,31 @@ impl LanesTask {
 /// While draining, writes that failed are tried again after so long.
 const DRAIN_TURN: Duration = Duration::from_millis(100);
 
-async fn deliver(parts: Arc<LanesParts>, group: Vec<RootBatch>, limit: Duration) -> Delivered {
-    let began = Instant::now();
-    let call = AssertUnwindSafe(async { parts.handler.deliver_group(&group).await }).catch_unwind();
-    let answers = match timeout(limit, call).await {
+/// Calls the handler, and counts the time from `began`.
+async fn deliver(parts: Arc<LanesParts>, group: Vec<RootBatch>, began: Instant) -> Delivered {
+    let limit = parts.settings.deliver_timeout;
+    let answered = {
+        let mut call = pin!(AssertUnwindSafe(answers(&*parts.handler, &group)).catch_unwind());
+        // Who answers at once needs no timer.
+        match poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await {
+            Poll::Ready(answered) => Ok(answered),
+            Poll::Pending => timeout(limit, call).await,
+        }
+    };
+    let answers = match answered {
         Ok(Ok(answers)) => answers,
         Ok(Err(_panic)) => same(&group, || HandlerError::retry("the handler panicked")),
         Err(_elapsed) => same(&group, || HandlerError::retry(format!("the handler took longer than {limit:?}"))),
     };
     let missing = std::iter::repeat_with(|| Err(HandlerError::retry("the handler did not answer for this root")));
     (group.into_iter().zip(answers.into_iter().chain(missing)).collect(), began.elapsed())
+}
+
+async fn answers(handler: &dyn Handler, group: &[RootBatch]) -> Vec<Result<Accepted, HandlerError>> {
+    match group {
+        [batch] => vec![handler.deliver(batch).await],
+        group => handler.deliver_group(group).await,
+    }
 }
 
 fn same(group: &[RootBatch], error: impl Fn() -> HandlerError) -> Vec<Result<Accepted, HandlerError>> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::handler::{Handler, HandlerName};
-use crate::lane::{LaneSettings, Subscription};
+use crate::lane::{LaneSettings, Subscription, UNWRITTEN_ROOTS_ABOVE};
 use crate::relay_table::{CheckpointStore, HandlerRegistry, Start};
 use crate::storage::{EventSource, PositionStore};
 use crate::stream::StreamSource;
@@ -71,20 +71,48 @@ impl Default for RelaySettings {
     }
 }
 
-/// What an idle root costs in memory, in bytes, about.
-const IDLE_ROOT_BYTES: usize = 320;
+/// What an idle root costs in memory, in bytes, about. One whose position is to be written costs twice as much.
+const IDLE_ROOT_BYTES: usize = 256;
 
 impl RelaySettings {
-    /// The part of the memory limit for page windows: half.
+    /// The part of the memory limit for page windows: three eighths.
     #[must_use]
     pub fn window_bytes(&self) -> usize {
-        self.memory_limit_bytes / 2
+        self.memory_limit_bytes / 8 * 3
     }
 
-    /// A quarter goes to the events waiting in lanes, a quarter to remembered positions, each shared by the handlers.
+    /// An eighth goes to the events waiting in lanes, half to roots and their positions, each shared by the handlers.
+    /// So positions can wait for their interval in a backlog, too: written early they would compete with the reading.
     #[must_use]
     pub fn bounded(&self, settings: &LaneSettings, handlers: usize) -> LaneSettings {
-        let share = self.memory_limit_bytes / 4 / handlers.max(1);
-        LaneSettings { queued_bytes_max: share, idle_roots_max: share / IDLE_ROOT_BYTES, ..settings.clone() }
+        let handlers = handlers.max(1);
+        let idle_roots_max = self.memory_limit_bytes / 2 / handlers / IDLE_ROOT_BYTES;
+        LaneSettings {
+            queued_bytes_max: self.memory_limit_bytes / 8 / handlers,
+            idle_roots_max,
+            flush_roots: settings.flush_roots.min((idle_roots_max / 2).saturating_sub(UNWRITTEN_ROOTS_ABOVE)).max(1),
+            ..settings.clone()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bounds_together_stay_within_the_memory_limit() {
+        for memory_limit_bytes in [8 << 20, 64 << 20, 1 << 30] {
+            for handlers in [1, 3, 20] {
+                let settings = RelaySettings { memory_limit_bytes, ..RelaySettings::default() };
+                let bounded = settings.bounded(&LaneSettings::default(), handlers);
+                let roots_bytes = bounded.idle_roots_max * IDLE_ROOT_BYTES;
+                let bytes = settings.window_bytes() + handlers * (bounded.queued_bytes_max + roots_bytes);
+                assert!(bytes <= memory_limit_bytes, "{memory_limit_bytes} {handlers}: {bytes}");
+                // A root with an unwritten position takes the place of two; one page always goes.
+                let most = (bounded.idle_roots_max / 2).max(UNWRITTEN_ROOTS_ABOVE + 1);
+                assert!(bounded.unwritten_roots_max() <= most, "{memory_limit_bytes} {handlers}");
+            }
+        }
     }
 }

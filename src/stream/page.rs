@@ -110,26 +110,28 @@ impl Page {
     }
 
     fn add(&mut self, change: Change, index: &mut HashMap<Root, usize>) {
-        let row = match change {
-            Change::Inserted(event) => Ok(Arc::new(event)),
+        let mut row = match change {
+            Change::Inserted(event) => Ok(event),
             Change::Invalid(invalid) => Err(invalid),
             Change::ForeignKey { .. } => return self.ignored.foreign += 1,
             Change::Modified => return self.ignored.modified += 1,
             Change::Removed => return self.ignored.removed += 1,
         };
-        let root = match &row {
-            Ok(event) => &event.root,
-            Err(invalid) => &invalid.root,
-        };
         self.memory_bytes += match &row {
             Ok(event) => event.memory_bytes(),
             Err(invalid) => size_of::<InvalidRow>() + invalid.reason.len(),
+        };
+        let root = match &mut row {
+            Ok(event) => &mut event.root,
+            Err(invalid) => &mut invalid.root,
         };
         let at = *index.entry(root.clone()).or_insert_with(|| {
             self.runs.push(Run { root: root.clone(), rows: Vec::with_capacity(1) });
             self.runs.len() - 1
         });
-        self.runs[at].rows.push(row);
+        // The rows of a run share one root, and its text is in memory once.
+        *root = self.runs[at].root.clone();
+        self.runs[at].rows.push(row.map(Arc::new));
     }
 
     fn sort(&mut self) {
