@@ -1,4 +1,4 @@
-//! A read of a shard that is under way while the page before it is still being grouped and handed out.
+//! A read of a shard that is under way while the page before it is still being decoded, grouped and handed out.
 //!
 //! Only a full page is followed by one: there is more for certain, and nothing to wait for. Its room was reserved when
 //! it began. It ends when it is dropped.
@@ -6,7 +6,7 @@
 use tokio::task::JoinSet;
 
 use super::budget::Room;
-use super::{RecordPage, ShardIterator, StreamError, StreamPoint, StreamSource};
+use super::{Fetched, ShardIterator, StreamError, StreamPoint, StreamSource};
 use crate::event::Timestamp;
 use std::sync::Arc;
 
@@ -15,11 +15,11 @@ pub(super) struct Ahead {
     from: StreamPoint,
     room: Room,
     asked_at: Timestamp,
-    task: JoinSet<Result<RecordPage, StreamError>>,
+    task: JoinSet<Result<Fetched, StreamError>>,
 }
 
 /// What a read brought, the room it has, and when it was made.
-pub(super) type Answer = (Result<RecordPage, StreamError>, Room, Timestamp);
+pub(super) type Answer = (Result<Fetched, StreamError>, Room, Timestamp);
 
 impl Ahead {
     /// Begins to read behind `from`, where the iterator stands.
@@ -31,7 +31,7 @@ impl Ahead {
         asked_at: Timestamp,
     ) -> Self {
         let mut task = JoinSet::new();
-        task.spawn(async move { source.read(&iterator).await });
+        task.spawn(async move { source.fetch(&iterator).await });
         Self { from, room, asked_at, task }
     }
 

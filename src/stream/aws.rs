@@ -13,8 +13,8 @@ use aws_sdk_dynamodbstreams::types::{self as sdk, AttributeValue, OperationType,
 use bytes::Bytes;
 
 use super::{
-    Change, Record, RecordPage, Shard, ShardId, ShardIterator, ShardPage, StreamError, StreamPoint, StreamSequence,
-    StreamSource,
+    Change, Fetched, Record, RecordPage, Shard, ShardId, ShardIterator, ShardPage, StreamError, StreamPoint,
+    StreamSequence, StreamSource,
 };
 use crate::aws::{AwsClients, AwsFailure, classify, observe};
 use crate::event::{Attribute, RowError, Timestamp, decode_row};
@@ -78,21 +78,20 @@ impl DynamoStream {
     pub fn arn(&self) -> &str {
         &self.arn
     }
+}
 
-    fn decode(&self, record: sdk::Record) -> Result<(Record, usize), Malformed> {
-        let body = record.dynamodb.ok_or(Malformed("body"))?;
-        let sequence = StreamSequence::new(body.sequence_number.as_deref().ok_or(Malformed("sequence number"))?);
-        let happened_at = (body.approximate_creation_date_time)
-            .and_then(|moment| moment.to_millis().ok())
-            .map_or_else(|| self.clock.now(), Timestamp::from_unix_millis);
-        let bytes = body.size_bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0);
-        let change = match record.event_name {
-            Some(OperationType::Insert) => inserted(body.new_image, body.keys),
-            Some(OperationType::Remove) => Change::Removed,
-            _ => Change::Modified,
-        };
-        Ok((Record { sequence, happened_at, change }, bytes))
-    }
+fn decode(record: sdk::Record, clock: &Clock) -> Result<Record, Malformed> {
+    let body = record.dynamodb.ok_or(Malformed("body"))?;
+    let sequence = StreamSequence::new(body.sequence_number.as_deref().ok_or(Malformed("sequence number"))?);
+    let happened_at = (body.approximate_creation_date_time)
+        .and_then(|moment| moment.to_millis().ok())
+        .map_or_else(|| clock.now(), Timestamp::from_unix_millis);
+    let change = match record.event_name {
+        Some(OperationType::Insert) => inserted(body.new_image, body.keys),
+        Some(OperationType::Remove) => Change::Removed,
+        _ => Change::Modified,
+    };
+    Ok(Record { sequence, happened_at, change })
 }
 
 type Image = HashMap<String, AttributeValue>;
@@ -214,24 +213,29 @@ impl StreamSource for DynamoStream {
     }
 
     async fn read(&self, iterator: &ShardIterator) -> Result<RecordPage, StreamError> {
+        let fetched = self.fetch(iterator).await?;
+        let (next, bytes) = (fetched.next.clone(), fetched.bytes);
+        Ok(RecordPage { records: fetched.decode()?, bytes, next })
+    }
+
+    async fn fetch(&self, iterator: &ShardIterator) -> Result<Fetched, StreamError> {
         let call = self.client.get_records().shard_iterator(&iterator.0).limit(READ_RECORDS_MAX);
         let answer = observe("GetRecords", call.send())
             .await
             .map_err(|error| failed("GetRecords", "dynamodb:GetRecords", error))?;
         let found = answer.records.unwrap_or_default();
-        let mut page = RecordPage {
-            records: Vec::with_capacity(found.len()),
-            bytes: 0,
-            next: answer.next_shard_iterator.filter(|next| !next.is_empty()).map(ShardIterator),
-        };
-        for record in found {
-            let (record, bytes) = self
-                .decode(record)
-                .map_err(|error| StreamError::Unavailable { operation: "GetRecords", source: Box::new(error) })?;
-            page.records.push(record);
-            page.bytes += bytes;
-        }
-        Ok(page)
+        let bodies = || found.iter().filter_map(|record| record.dynamodb.as_ref());
+        let bytes = bodies().filter_map(|body| usize::try_from(body.size_bytes?).ok()).sum();
+        let last = bodies().next_back().and_then(|body| body.sequence_number.as_deref()).map(StreamSequence::new);
+        let (records, clock) = (found.len(), self.clock.clone());
+        Ok(Fetched::new(
+            answer.next_shard_iterator.filter(|next| !next.is_empty()).map(ShardIterator),
+            (last, records, bytes),
+            Box::new(move || {
+                let decoded = found.into_iter().map(|record| decode(record, &clock)).collect::<Result<_, _>>();
+                decoded.map_err(|error| StreamError::Unavailable { operation: "GetRecords", source: Box::new(error) })
+            }),
+        ))
     }
 }
 

@@ -28,5 +28,5 @@ pub(crate) use reader::with_causes;
 pub use reader::{ReaderEnd, ReaderParts, ShardReader};
 pub use sequence::{StreamPoint, StreamSequence};
 pub use shard::{Shard, ShardId};
-pub use source::{Change, Record, RecordPage, ShardIterator, ShardPage, StreamError, StreamSource};
+pub use source::{Change, Fetched, Record, RecordPage, ShardIterator, ShardPage, StreamError, StreamSource};
 pub use window::LaneId;

@@ -6,8 +6,6 @@
 
 use std::time::Duration;
 
-use super::RecordPage;
-
 /// The interval after a page that was not full: 4 reads a second and shard (`aws-facts` A).
 pub(crate) const POLL_INTERVAL_MIN: Duration = Duration::from_millis(250);
 
@@ -30,12 +28,12 @@ pub(crate) enum Fill {
 }
 
 impl Fill {
-    /// Judges a page.
+    /// Judges a page by its number of records and their size.
     #[must_use]
-    pub(crate) fn of(page: &RecordPage) -> Self {
-        if page.records.len() >= FULL_RECORDS || page.bytes >= FULL_BYTES {
+    pub(crate) fn of(records: usize, bytes: usize) -> Self {
+        if records >= FULL_RECORDS || bytes >= FULL_BYTES {
             Self::Full
-        } else if page.records.is_empty() {
+        } else if records == 0 {
             Self::Empty
         } else {
             Self::Partial

@@ -17,7 +17,7 @@ use super::budget::{Budget, Room};
 use super::feed::Feed;
 use super::pace::{Fill, POLL_INTERVAL_MIN, Pace};
 use super::window::{Read, ReadPlace};
-use super::{Change, Page, Record, RecordPage, ShardIterator, StreamError, StreamPoint, StreamSource};
+use super::{Change, Fetched, Page, Record, ShardIterator, StreamError, StreamPoint, StreamSource};
 use crate::event::Timestamp;
 use crate::telemetry::{Beat, Health, names};
 use crate::time::{Backoff, BackoffPolicy, Clock, Random};
@@ -195,40 +195,46 @@ impl ShardReader {
         let Some(state) = self.places.get_mut(&read.place) else { return };
         state.served = turn;
         match answer {
-            Ok(page) => {
-                self.failures.reset();
-                self.gone_answers = 0;
-                self.parts.health.mended(STREAM);
-                self.take_in(&read, page, room, asked_at);
-            }
+            Ok(fetched) => self.take_in(&read, fetched, room, asked_at).await,
             Err(error) => self.failed(&read, error, room).await,
         }
     }
 
-    async fn call(&mut self, read: &Read) -> Result<RecordPage, StreamError> {
+    async fn call(&mut self, read: &Read) -> Result<Fetched, StreamError> {
         let source = self.parts.source.clone();
         let iterator = match self.places.get(&read.place).and_then(|state| state.iterator.clone()) {
             Some(iterator) => iterator,
             None => source.open(self.feed.shard(), &read.from).await?,
         };
-        source.read(&iterator).await
+        source.fetch(&iterator).await
     }
 
-    fn take_in(&mut self, read: &Read, page: RecordPage, mut room: Room, asked_at: Timestamp) {
-        let fill = Fill::of(&page);
-        let end = page.next.is_none();
+    async fn take_in(&mut self, read: &Read, fetched: Fetched, mut room: Room, asked_at: Timestamp) {
+        let fill = Fill::of(fetched.records, fetched.bytes);
+        let next = fetched.next.clone();
         if read.place == ReadPlace::Head && fill == Fill::Full {
-            self.read_ahead(&page);
+            self.read_ahead(&fetched);
         }
-        self.count(&page.records);
+        let records = match fetched.decode() {
+            Ok(records) => records,
+            Err(error) => {
+                self.ahead = None;
+                return self.failed(read, error, room).await;
+            }
+        };
+        self.failures.reset();
+        self.gone_answers = 0;
+        self.parts.health.mended(STREAM);
+        self.count(&records);
         let Some(state) = self.places.get_mut(&read.place) else { return };
         let wait = state.pace.wait_after(fill);
-        state.iterator = page.next;
+        let end = next.is_none();
+        state.iterator = next;
         state.due = Instant::now() + wait;
         if fill != Fill::Full {
             self.not_before = Instant::now() + POLL_INTERVAL_MIN.min(self.parts.poll_interval_max);
         }
-        let mut page = Page::new(read.from.clone(), page.records, end);
+        let mut page = Page::new(read.from.clone(), records, end);
         state.at = page.through.clone();
         if read.place == ReadPlace::Head {
             // A record seen now was not there when the shard was last read to its head, whatever its rounded time says.
@@ -245,11 +251,11 @@ impl ShardReader {
     }
 
     /// Begins the read behind a full page, if there is room for another.
-    fn read_ahead(&mut self, page: &RecordPage) {
-        if let (Some(iterator), Some(last)) = (&page.next, page.records.last())
+    fn read_ahead(&mut self, fetched: &Fetched) {
+        if let (Some(iterator), Some(last)) = (&fetched.next, &fetched.last)
             && let Some(room) = self.parts.budget.try_reserve(READ_RESERVE_BYTES)
         {
-            let from = StreamPoint::After(last.sequence.clone());
+            let from = StreamPoint::After(last.clone());
             let (source, asked_at) = (self.parts.source.clone(), self.parts.clock.now());
             self.ahead = Some(Ahead::start(source, iterator.clone(), from, room, asked_at));
         }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
-use super::super::{LaneId, MemoryStream, ShardId, ShardPage};
+use super::super::{LaneId, MemoryStream, RecordPage, ShardId, ShardPage};
 use super::*;
 use crate::event::{Event, Root, Sequence};
 
@@ -14,6 +14,8 @@ struct Counting {
     stream: MemoryStream,
     opened: AtomicUsize,
     expired: bool,
+    /// Pages that cannot be decoded before they can.
+    garbled: AtomicUsize,
 }
 
 #[async_trait]
@@ -37,6 +39,17 @@ impl StreamSource for Counting {
         }
         self.stream.read(iterator).await
     }
+
+    async fn fetch(&self, iterator: &ShardIterator) -> Result<Fetched, StreamError> {
+        let page = self.read(iterator).await?;
+        let garbled = |left: usize| left.checked_sub(1);
+        if self.garbled.fetch_update(Ordering::Relaxed, Ordering::Relaxed, garbled).is_err() {
+            return Ok(page.into());
+        }
+        let last = page.records.last().map(|record| record.sequence.clone());
+        let decode = || Err(StreamError::Unavailable { operation: "GetRecords", source: "garbled".into() });
+        Ok(Fetched::new(page.next, (last, page.records.len(), page.bytes), Box::new(decode)))
+    }
 }
 
 /// A shard of so many records, and its feed.
@@ -54,7 +67,7 @@ fn shard(records: u64, expired: bool) -> (Arc<Counting>, Feed) {
         };
         stream.push(&id, Timestamp::from_unix_millis(0), Change::Inserted(event));
     }
-    (Arc::new(Counting { stream, opened: AtomicUsize::new(0), expired }), Feed::new(id))
+    (Arc::new(Counting { stream, opened: AtomicUsize::new(0), expired, garbled: AtomicUsize::new(0) }), Feed::new(id))
 }
 
 fn parts(source: Arc<Counting>, budget: Budget) -> ReaderParts {
@@ -118,5 +131,24 @@ async fn a_lane_that_is_behind_keeps_its_iterator() {
     }
     let opened = source.opened.load(Ordering::Relaxed);
     assert!(opened <= 3, "{opened} iterators for 20 pages");
+    reader.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_that_cannot_be_decoded_is_read_again_and_nothing_behind_it_comes_before() {
+    let (source, feed) = shard(5_000, false);
+    source.garbled.store(3, Ordering::Relaxed);
+    let (notify, mut notices) = mpsc::unbounded_channel();
+    let lane = feed.join(LaneId(1), StreamPoint::Horizon, Timestamp::from_unix_millis(0), notify);
+    let reader = tokio::spawn(ShardReader::new(parts(source, Budget::new(1 << 30)), feed).run());
+    let mut sequences = Vec::new();
+    while sequences.len() < 5_000 {
+        match lane.take() {
+            Some(page) => sequences
+                .extend(page.runs.iter().flat_map(|run| &run.rows).map(|row| super::super::row_sequence(row).0)),
+            None => assert!(notices.recv().await.is_some()),
+        }
+    }
+    assert!(sequences.into_iter().eq(0..5_000));
     reader.abort();
 }

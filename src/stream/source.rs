@@ -56,6 +56,47 @@ pub struct RecordPage {
     pub next: Option<ShardIterator>,
 }
 
+/// What a read brought, its records not decoded yet: enough to begin the next read at once.
+pub struct Fetched {
+    /// Where to read on; none, and only none, is the end of the shard.
+    pub next: Option<ShardIterator>,
+    /// The number of the last record; none when there is no record.
+    pub last: Option<StreamSequence>,
+    /// The number of records.
+    pub records: usize,
+    /// Their size on the stream, in bytes, about.
+    pub bytes: usize,
+    decode: Decode,
+}
+
+type Decode = Box<dyn FnOnce() -> Result<Vec<Record>, StreamError> + Send>;
+
+impl Fetched {
+    /// A page that `decode` decodes when it is asked for.
+    pub(super) fn new(
+        next: Option<ShardIterator>,
+        (last, records, bytes): (Option<StreamSequence>, usize, usize),
+        decode: Decode,
+    ) -> Self {
+        Self { next, last, records, bytes, decode }
+    }
+
+    /// The records in shard order.
+    ///
+    /// # Errors
+    /// [`StreamError::Unavailable`] when one is no stream record.
+    pub fn decode(self) -> Result<Vec<Record>, StreamError> {
+        (self.decode)()
+    }
+}
+
+impl From<RecordPage> for Fetched {
+    fn from(page: RecordPage) -> Self {
+        let last = page.records.last().map(|record| record.sequence.clone());
+        Self::new(page.next, (last, page.records.len(), page.bytes), Box::new(|| Ok(page.records)))
+    }
+}
+
 /// An opaque place in a shard; it expires 15 minutes after it was given out.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ShardIterator(pub String);
@@ -124,4 +165,8 @@ pub trait StreamSource: Send + Sync {
     async fn open(&self, shard: &ShardId, from: &StreamPoint) -> Result<ShardIterator, StreamError>;
     /// The records at an iterator: at most 1000 and about 1 MB.
     async fn read(&self, iterator: &ShardIterator) -> Result<RecordPage, StreamError>;
+    /// The same, not decoded yet: whoever reads on does so at once, and decodes meanwhile.
+    async fn fetch(&self, iterator: &ShardIterator) -> Result<Fetched, StreamError> {
+        self.read(iterator).await.map(Fetched::from)
+    }
 }
