@@ -164,7 +164,9 @@ impl ServiceTrouble {
         if error.downcast_ref::<ConnectorError>().is_some_and(ConnectorError::is_timeout) {
             return Some(connect("no answer in time"));
         }
-        if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_incomplete_message) {
+        // Closed before the answer, or before the request was sent.
+        let closed = |error: &hyper::Error| error.is_incomplete_message() || error.is_canceled();
+        if error.downcast_ref::<hyper::Error>().is_some_and(closed) {
             return Some(no_answer("closed the connection without an answer"));
         }
         // The SDK's own time-outs have no type that could be named.
