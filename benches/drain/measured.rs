@@ -10,7 +10,9 @@ use angzarr_relay::handler::{Accepted, Handler, HandlerError, HandlerName, RootB
 use angzarr_relay::lane::{LaneSettings, Subscription};
 use angzarr_relay::relay::{HandlerSpec, Relay, RelayPorts, RelaySettings};
 use angzarr_relay::relay_table::{RelayTable, Start};
-use angzarr_relay::storage::{Advance, Advanced, DynamoPositions, EventStore, PositionStore, Preloaded, StorageError};
+use angzarr_relay::storage::{
+    Advance, Advanced, DynamoMarks, DynamoPositions, EventStore, PositionStore, Preloaded, Standing, StorageError,
+};
 use angzarr_relay::stream::DynamoStream;
 use angzarr_relay::telemetry::{Health, Recorder, names};
 use angzarr_relay::time::{Clock, Random};
@@ -145,6 +147,7 @@ async fn relay(job: &Job, handlers: usize) -> Figures {
         stream: Arc::new(DynamoStream::connect(&aws, &tables.events).await.unwrap()),
         events: Arc::new(EventStore::new(&aws, &tables.events, random.clone())),
         positions: positions.clone(),
+        marks: Arc::new(DynamoMarks::new(&aws, &tables, clock.clone())),
         checkpoints: table.clone(),
         registry: table,
         clock,
@@ -225,7 +228,7 @@ impl PositionStore for Counted {
         &self,
         handler: &HandlerName,
         roots: &[angzarr_relay::event::Root],
-    ) -> Result<Vec<Option<angzarr_relay::event::Sequence>>, StorageError> {
+    ) -> Result<Vec<Standing>, StorageError> {
         self.positions.load(handler, roots).await
     }
 

@@ -6,11 +6,11 @@ use clap::{Args, Parser, Subcommand};
 
 #[cfg(feature = "local")]
 use super::LocalArgs;
-use super::{AppendArgs, DoctorArgs, PositionsArgs, ReadArgs, RunArgs, TablesCommand};
+use super::{AppendArgs, DoctorArgs, ParkedCommand, PositionsArgs, ReadArgs, RunArgs, TablesCommand};
 use crate::event::{Root, RootError};
 
 /// The edition a root is taken to be in when none is said: the main timeline.
-const MAIN_EDITION: &str = "angzarr";
+pub(super) const MAIN_EDITION: &str = "angzarr";
 
 const AFTER_HELP: &str = "\
 Try it without an account: angzarr-relay local
@@ -51,6 +51,9 @@ pub enum Command {
     Read(ReadArgs),
     /// Show how far handlers have come
     Positions(PositionsArgs),
+    /// List, release or pass roots that were parked after an event failed for good
+    #[command(subcommand)]
+    Parked(ParkedCommand),
     /// Check configuration, credentials, tables and streams, and say what mends them
     Doctor(DoctorArgs),
 }

@@ -35,6 +35,9 @@ pub enum CliError {
     /// The answer was found, and it is bad: what is wrong has been printed.
     #[error("{0}")]
     Unsound(String),
+    /// What was asked does not fit what the tables say; nothing was changed.
+    #[error("{0}")]
+    Refused(String),
     /// Standard output could not be written.
     #[error("failed to write to standard output")]
     Output(#[source] io::Error),
@@ -52,7 +55,12 @@ impl CliError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) | Self::Root(_) | Self::Log(_) => EXIT_USAGE,
-            Self::Runtime(_) | Self::Service(_) | Self::Unsound(_) | Self::Output(_) | Self::Failed(_) => EXIT_FAILED,
+            Self::Runtime(_)
+            | Self::Service(_)
+            | Self::Unsound(_)
+            | Self::Refused(_)
+            | Self::Output(_)
+            | Self::Failed(_) => EXIT_FAILED,
             Self::Interrupted => EXIT_INTERRUPTED,
         }
     }

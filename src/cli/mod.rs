@@ -21,6 +21,7 @@ mod tables;
 mod append;
 mod read;
 mod positions;
+mod parked;
 mod doctor;
 
 pub use append::AppendArgs;
@@ -29,6 +30,7 @@ pub use doctor::DoctorArgs;
 pub use error::CliError;
 #[cfg(feature = "local")]
 pub use local::LocalArgs;
+pub use parked::ParkedCommand;
 pub use positions::PositionsArgs;
 pub use read::ReadArgs;
 pub use run::RunArgs;

@@ -95,6 +95,7 @@ async fn run(cli: Cli, handlers: InProcessHandlers) -> Result<(), CliError> {
         Command::Append(args) => super::append::run(args, context).await,
         Command::Read(args) => super::read::run(args, context).await,
         Command::Positions(args) => super::positions::run(args, context).await,
+        Command::Parked(command) => super::parked::run(command, context).await,
         Command::Doctor(args) => super::doctor::run(args, context).await,
     }
 }
@@ -114,9 +115,12 @@ fn init_command_logs(command: &Command, config: &Config) -> Result<(), CliError>
         Command::Run(_) => true,
         #[cfg(feature = "local")]
         Command::Local(_) => true,
-        Command::Tables(_) | Command::Append(_) | Command::Read(_) | Command::Positions(_) | Command::Doctor(_) => {
-            false
-        }
+        Command::Tables(_)
+        | Command::Append(_)
+        | Command::Read(_)
+        | Command::Positions(_)
+        | Command::Parked(_)
+        | Command::Doctor(_) => false,
     };
     if daemon {
         return Ok(init_logs(telemetry.log_format, &telemetry.log_level)?);

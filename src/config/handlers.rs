@@ -9,6 +9,7 @@ use super::subscription::SUBSCRIPTIONS_MAX;
 use super::{Receiver, SubscriptionConfig};
 use crate::event::Timestamp;
 use crate::handler::{HandlerKind, HandlerName};
+use crate::lane::OnFailure;
 use crate::relay_table::Start;
 use crate::time::BackoffPolicy;
 
@@ -22,6 +23,10 @@ const FILTERED_FLUSH: RangeInclusive<u64> = 1..=1_000_000;
 const MAX_IN_FLIGHT: RangeInclusive<usize> = 1..=10_000;
 const RETRY_WAIT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(1);
 
+const ATTEMPTS: RangeInclusive<u32> = 1..=1_000_000;
+const AGE: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(24 * 365);
+
+const ON_FAILURE: &str = "\"park\", \"skip\" or \"block\"";
 const KIND: &str = "\"sink\", \"projector\" or \"saga\"";
 const START: &str = "\"beginning\", \"latest\" or a time such as \"2026-01-31T12:00:00Z\"";
 
@@ -53,6 +58,12 @@ pub struct HandlerConfig {
     pub deliver_timeout: Duration,
     /// The waits between attempts; default 100 ms, doubling up to 30 s.
     pub retry: BackoffPolicy,
+    /// After so many attempts at an event it has failed for good; default 10.
+    pub attempts: u32,
+    /// ... or when it has failed for so long; default 10 min.
+    pub age: Duration,
+    /// What follows then; default: the root is parked.
+    pub on_failure: OnFailure,
 }
 
 impl HandlerConfig {
@@ -71,6 +82,9 @@ impl HandlerConfig {
             max_in_flight: if matches!(receiver, Receiver::Kinesis(_)) { 1_000 } else { 64 },
             deliver_timeout: Duration::from_secs(30),
             retry: BackoffPolicy { initial: Duration::from_millis(100), max: Duration::from_secs(30) },
+            attempts: 10,
+            age: Duration::from_mins(10),
+            on_failure: OnFailure::Park,
             receiver,
         }
     }
@@ -132,7 +146,10 @@ impl HandlerConfig {
         if self.retry.initial > self.retry.max {
             retry.wrong("initial", humantime::format_duration(self.retry.initial).to_string(), "at most retry.max");
         }
+        self.attempts = retry.count("attempts", self.attempts, &ATTEMPTS);
+        self.age = retry.duration("age", self.age, &AGE);
         retry.finish();
+        self.on_failure = section.parsed("on_failure", ON_FAILURE, parse_on_failure).unwrap_or(self.on_failure);
     }
 }
 
@@ -162,6 +179,15 @@ fn read_subscriptions(section: &mut Section<'_>) -> Vec<SubscriptionConfig> {
             }
             entries.into_iter().map(SubscriptionConfig::read).collect()
         }
+    }
+}
+
+fn parse_on_failure(text: &str) -> Option<OnFailure> {
+    match text {
+        "park" => Some(OnFailure::Park),
+        "skip" => Some(OnFailure::Skip),
+        "block" => Some(OnFailure::Block),
+        _ => None,
     }
 }
 

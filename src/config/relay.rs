@@ -9,6 +9,7 @@ const MEMORY_LIMIT: RangeInclusive<usize> = 16 << 20..=1 << 40;
 const POLL_INTERVAL_MAX: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_mins(1);
 const SHUTDOWN_GRACE: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_hours(1);
 const GAP_WAIT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_mins(1);
+const CHECKPOINT_HOLD: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_mins(10);
 const HOLE_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_hours(1);
 const CHECKPOINT_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_mins(10);
 const RECONCILE_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_hours(1);
@@ -27,6 +28,8 @@ pub struct RelayConfig {
     /// How long an event may be absent from the table, while a later one is there, before it counts as a hole; default
     /// 10 s.
     pub hole_timeout: Duration,
+    /// The longest time a root that waits may hold a checkpoint; then it is marked as deferred. Default 1 min.
+    pub checkpoint_hold: Duration,
     /// How often checkpoints are written; default 5 s.
     pub checkpoint_interval: Duration,
     /// How often the stream's shards are listed in full; default 60 s.
@@ -41,6 +44,7 @@ impl Default for RelayConfig {
             shutdown_grace: Duration::from_secs(20),
             gap_wait: Duration::from_millis(200),
             hole_timeout: Duration::from_secs(10),
+            checkpoint_hold: Duration::from_mins(1),
             checkpoint_interval: Duration::from_secs(5),
             reconcile_interval: Duration::from_mins(1),
         }
@@ -56,6 +60,7 @@ impl RelayConfig {
             shutdown_grace: section.duration("shutdown_grace", defaults.shutdown_grace, &SHUTDOWN_GRACE),
             gap_wait: section.duration("gap_wait", defaults.gap_wait, &GAP_WAIT),
             hole_timeout: section.duration("hole_timeout", defaults.hole_timeout, &HOLE_TIMEOUT),
+            checkpoint_hold: section.duration("checkpoint_hold", defaults.checkpoint_hold, &CHECKPOINT_HOLD),
             checkpoint_interval: section.duration(
                 "checkpoint_interval",
                 defaults.checkpoint_interval,

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::Sequencer;
 use crate::event::{Root, Sequence};
+use crate::storage::{Mark, Standing};
 use crate::stream::{LaneId, RunRow, row_sequence};
 
 /// What the positions table holds for the root, as far as known.
@@ -40,6 +41,8 @@ pub(crate) struct Course {
     pub(crate) root: Root,
     pub(crate) sequencer: Sequencer,
     pub(crate) durable: Durable,
+    /// Its durable mark, when it is not in its normal course.
+    pub(crate) mark: Option<Box<Mark>>,
     /// Events left out by type since the position was last written.
     pub(crate) filtered: u32,
     /// Met since the last sweep of idle courses.
@@ -65,6 +68,13 @@ pub(crate) struct Active {
     /// In the list of positions to write.
     pub(crate) dirty: bool,
     pub(crate) failures: u32,
+    /// Since when it fails.
+    pub(crate) failing_since: Option<Instant>,
+    /// Up to here the handler is given one event at a time, so that it is known which one fails.
+    pub(crate) singly: Option<Sequence>,
+    pub(crate) work: Work,
+    /// When a deferred root is tried again.
+    pub(crate) retry_at: Option<Instant>,
     /// Since when a gap before this sequence waits.
     pub(crate) gap: Option<(Sequence, Instant)>,
     /// Since when the table was seen without this sequence.
@@ -75,6 +85,21 @@ pub(crate) struct Active {
     pub(crate) reported: Option<Sequence>,
     /// When the course last came on.
     pub(crate) moved_at: Option<Instant>,
+}
+
+/// How far a marked root is worked off from the table. From the beginning of the work new rows are taken, and pinned, as
+/// usual.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// There is none: the root is not marked, or stands still.
+    #[default]
+    None,
+    /// The rest of the table is to be read.
+    Begun,
+    /// A read to the end of the table is under way.
+    Reading,
+    /// It showed the end: what comes later comes by the stream.
+    AtEnd,
 }
 
 /// Where a root stands.
@@ -95,6 +120,8 @@ pub(crate) enum Phase {
     Repairing,
     /// Accepted, and held until its position is written.
     Settling,
+    /// Until its mark is written or taken away, or a passed event is recorded.
+    Marking,
 }
 
 /// Why a root waits.
@@ -137,6 +164,7 @@ impl Course {
             root,
             sequencer: Sequencer::from_position(None),
             durable: Durable::Unknown,
+            mark: None,
             filtered: 0,
             referenced: true,
             generation: 0,
@@ -149,11 +177,26 @@ impl Course {
         self.active.get_or_insert_default()
     }
 
-    /// Up to where the root is covered for a checkpoint: by the durable position, or, with no accepted event
+    /// Takes what the positions table says.
+    pub(crate) fn stand(&mut self, standing: Standing) {
+        self.durable = standing.position.map_or(Durable::Absent, Durable::At);
+        self.sequencer = Sequencer::from_position(standing.position);
+        self.mark = standing.mark.map(Box::new);
+    }
+
+    /// Whether a durable mark stands for all its events: they come from the table when it goes on.
+    pub(crate) fn is_marked(&self) -> bool {
+        self.mark.is_some() && !self.active.as_deref().is_some_and(|active| active.work != Work::None)
+    }
+
+    /// Up to where the root is covered for a checkpoint: by a mark, by the durable position, or, with no accepted event
     /// unwritten, by the subscription and the start as well. None when nothing is.
     pub(crate) fn settled(&self) -> Option<Sequence> {
         if self.durable == Durable::Unknown {
             return None;
+        }
+        if self.is_marked() {
+            return Some(Sequence(u64::MAX));
         }
         match self.active.as_deref().and_then(|active| active.accepted) {
             None => self.sequencer.next().previous(),
@@ -218,6 +261,7 @@ impl Active {
             && self.accepted.is_none()
             && self.flushing.is_none()
             && !self.dirty
+            && matches!(self.work, Work::None | Work::AtEnd)
             && self.seen.is_none_or(|seen| seen < next)
     }
 }

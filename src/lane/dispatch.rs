@@ -8,12 +8,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use super::Lanes;
 use super::course::{Phase, Why};
 use super::courses::Slot;
 use super::lanes::GROUPS_IN_FLIGHT_MAX;
 use super::outage::Gate;
-use super::retry::{Decision, decide};
+use super::retry::{Decision, Failing, decide};
+use super::{Lanes, OnFailure};
 use crate::event::Sequence;
 use crate::handler::{Accepted, HandlerError, RootBatch};
 use crate::stream::{row_sequence, with_causes};
@@ -103,9 +103,11 @@ impl Lanes {
         let course = self.courses.get(slot)?;
         let active = course.active.as_deref()?;
         let (mut events, mut bytes, mut expected) = (Vec::new(), 0, course.sequencer.next());
+        let singly = active.singly.is_some_and(|through| expected <= through);
+        let events_max = if singly { 1 } else { self.settings.limits.events_per_root.max(1) };
         for row in &active.queue {
             let Ok(event) = row else { break };
-            if event.sequence != expected || events.len() >= self.settings.limits.events_per_root.max(1) {
+            if event.sequence != expected || events.len() >= events_max {
                 break;
             }
             expected = expected.next();
@@ -161,7 +163,7 @@ impl Lanes {
         let next = course.sequencer.next();
         let Some(active) = course.active.as_deref_mut() else { return };
         active.accepted = active.accepted.max(Some(through));
-        active.failures = 0;
+        (active.failures, active.failing_since) = (0, None);
         active.moved_at = Some(now);
         let before = active.queued_bytes;
         while active.queue.front().is_some_and(|row| row_sequence(row) < next) {
@@ -205,15 +207,19 @@ impl Lanes {
         }
         let Some(active) = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut()) else { return };
         let failures = active.failures + 1;
-        let decision = decide(error, failures, outage, self.settings.retry, &self.random);
+        let since = active.failing_since.unwrap_or(now);
+        let failing = Failing { failures, age: now.duration_since(since), outage };
+        let decision = decide(error, failing, &self.settings, &self.random);
         let first = batch.events.first().map(|event| event.sequence.0);
+        if decision != Decision::Halt {
+            (active.failures, active.failing_since) = (failures, Some(since));
+        }
         match decision {
             Decision::Halt => {
                 self.enter(slot, Phase::Ready);
                 self.ready.push_back(slot);
             }
             Decision::Retry(wait) => {
-                active.failures = failures;
                 if let Some(left_out) = self.log.admit(RETRIES, now) {
                     info!(
                         handler = %self.handler, root = %batch.root, sequence = first, failures, ?wait, left_out,
@@ -223,17 +229,27 @@ impl Lanes {
                 if wait > KEPT_WAIT_MAX {
                     self.forget_queue(slot);
                 }
-                self.wait(slot, Why::Retry, now + wait);
+                self.wait_or_defer(slot, Why::Retry, now + wait, &with_causes(error), now);
             }
-            Decision::Block(_) => {
-                active.failures = failures;
+            // Which of several events is at fault shows when they are given one at a time.
+            Decision::GiveUp(OnFailure::Park | OnFailure::Skip) if batch.events.len() > 1 => {
+                active.singly = batch.events.last().map(|event| event.sequence);
+                self.enter(slot, Phase::Ready);
+                self.ready.push_back(slot);
+            }
+            Decision::GiveUp(OnFailure::Park) => self.park(slot, &with_causes(error), now),
+            Decision::GiveUp(OnFailure::Skip) => {
+                let sequence = batch.events.first().map_or(Sequence::FIRST, |event| event.sequence);
+                self.skip(slot, sequence, &with_causes(error), now);
+            }
+            Decision::GiveUp(OnFailure::Block) => {
                 if let Some(left_out) = self.log.admit(batch.root.key(), now) {
                     error!(
                         handler = %self.handler, root = %batch.root, sequence = first, error = %with_causes(error), left_out,
                         "the handler refused the event for good; the root is stopped for this handler"
                     );
                 }
-                self.block(slot, now);
+                self.block(slot, &with_causes(error), now);
             }
         }
     }

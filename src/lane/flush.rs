@@ -76,7 +76,7 @@ impl Lanes {
                 // Somebody else wrote this position, or a later one, meanwhile.
                 self.durable(slot, durable, now);
             } else {
-                self.settle_if_done(slot);
+                self.settle_if_done(slot, now);
             }
         }
         self.flush_in_flight = !advances.is_empty();
@@ -138,7 +138,7 @@ impl Lanes {
             self.evaluate(slot, now);
         } else {
             self.release_pins(slot, now);
-            self.settle_if_done(slot);
+            self.settle_if_done(slot, now);
         }
     }
 

@@ -18,6 +18,9 @@ pub(crate) struct Counters {
     repaired: Counter,
     holes: Counter,
     invalid: Counter,
+    skipped: Counter,
+    parked: Counter,
+    left_to_mark: Counter,
     written: Counter,
     refused: Counter,
     took: Histogram,
@@ -45,6 +48,9 @@ impl Counters {
             repaired: plain(names::GAPS_REPAIRED),
             holes: plain(names::HOLES),
             invalid: counter!(names::INVALID_ROWS, "part" => "body"),
+            skipped: plain(names::EVENTS_SKIPPED),
+            parked: plain(names::ROOTS_PARKED),
+            left_to_mark: plain(names::EVENTS_LEFT_TO_MARK),
             written: plain(names::POSITIONS_WRITTEN),
             refused: plain(names::POSITIONS_REFUSED),
             took: histogram!(names::DELIVER_DURATION, "handler" => handler.clone()),
@@ -84,6 +90,18 @@ impl Counters {
 
     pub(crate) fn invalid(&self) {
         self.invalid.increment(1);
+    }
+
+    pub(crate) fn skipped(&self, events: u64) {
+        self.skipped.increment(events);
+    }
+
+    pub(crate) fn parked(&self, roots: u64) {
+        self.parked.increment(roots);
+    }
+
+    pub(crate) fn left_to_mark(&self, events: u64) {
+        self.left_to_mark.increment(events);
     }
 
     pub(crate) fn written(&self, positions: u64) {

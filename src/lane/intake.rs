@@ -7,9 +7,8 @@ use super::course::{Durable, Phase, Pin, Pinned, Why};
 use super::courses::Slot;
 use super::lanes::LOADS_IN_FLIGHT_MAX;
 use super::preload::KnownPositions;
-use super::sequencer::Sequencer;
-use crate::event::{Root, Sequence};
-use crate::storage::LOAD_ROOTS_MAX;
+use crate::event::Root;
+use crate::storage::{LOAD_ROOTS_MAX, Standing};
 use crate::stream::{LaneId, Page, Run, RunRow, row_sequence};
 
 /// One root may hold this part of the bound on queued bytes; what is beyond is fetched from the table when its turn
@@ -51,15 +50,19 @@ impl Lanes {
         let (slot, made) = self.courses.find_or_add(&run.root);
         let share = self.settings.queued_bytes_max / ROOT_SHARE;
         let Some(course) = self.courses.get_mut(slot) else { return };
-        if made {
-            course.durable = self.known.durable(&run.root);
-            course.sequencer = Sequencer::from_position(course.durable.known());
+        if made && let Some(standing) = self.known.standing(&run.root) {
+            course.stand(standing);
         }
         let next = course.sequencer.next();
         let known = course.durable != Durable::Unknown;
         if known && run.last() < next && course.settled().is_some_and(|settled| settled >= run.last()) {
             course.referenced = true;
             self.counters.duplicates(run.rows.len() as u64);
+            return;
+        }
+        if known && course.is_marked() {
+            course.referenced = true;
+            self.counters.left_to_mark(run.rows.len() as u64);
             return;
         }
         let woken = course.active.is_none();
@@ -108,17 +111,17 @@ impl Lanes {
     }
 
     /// Takes the positions that [`super::Effect::Load`] asked for.
-    pub fn loaded(&mut self, positions: Vec<(Root, Option<Sequence>)>, now: Instant) {
+    pub fn loaded(&mut self, standings: Vec<(Root, Standing)>, now: Instant) {
         self.loads_in_flight = self.loads_in_flight.saturating_sub(1);
-        for (root, durable) in positions {
+        for (root, standing) in standings {
             let Some(slot) = self.courses.find(&root) else { continue };
             let Some(course) = self.courses.get_mut(slot) else { continue };
             if course.durable != Durable::Unknown {
                 continue;
             }
-            course.durable = durable.map_or(Durable::Absent, Durable::At);
-            course.sequencer = Sequencer::from_position(durable);
+            course.stand(standing);
             self.drop_covered(slot);
+            self.begin_marked(slot, now);
             self.enter(slot, Phase::Open);
             self.evaluate(slot, now);
         }

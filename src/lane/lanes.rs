@@ -10,13 +10,13 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
 use tokio::time::Instant;
 
-use super::course::{Phase, Why};
+use super::course::{Phase, Why, Work};
 use super::courses::{Courses, Slot};
 use super::gauges::Counters;
 use super::outage::{Gate, Outage};
 use super::preload::KnownPositions;
 use super::repair::RepairOrder;
-use super::{LaneSettings, Subscription, Watermark};
+use super::{LaneSettings, MarkOrder, Subscription, Watermark};
 use crate::event::Root;
 use crate::handler::{HandlerName, RootBatch};
 use crate::relay_table::Checkpoint;
@@ -47,6 +47,8 @@ pub enum Effect {
     Flush(Vec<Advance>),
     /// Set a lane's checkpoint: [`Lanes::checkpointed`].
     Checkpoint(LaneId, Checkpoint),
+    /// Change a root's mark: [`Lanes::marked`].
+    Mark(MarkOrder),
 }
 
 /// Roots that the handler cannot go on with.
@@ -101,6 +103,9 @@ pub struct Lanes {
     pub(crate) unwritten: Vec<Slot>,
     pub(crate) unwritten_at: Option<Instant>,
     pub(crate) checkpoints: VecDeque<(Instant, LaneId)>,
+    /// Changes of marks to make, and from when on.
+    pub(crate) mark_orders: VecDeque<(Instant, MarkOrder)>,
+    pub(crate) marks_in_flight: usize,
     pub(crate) queued_bytes: usize,
     pub(crate) stuck: Stuck,
     pub(crate) draining: bool,
@@ -142,6 +147,8 @@ impl Lanes {
             unwritten: Vec::new(),
             unwritten_at: None,
             checkpoints: VecDeque::new(),
+            mark_orders: VecDeque::new(),
+            marks_in_flight: 0,
             queued_bytes: 0,
             stuck: Stuck::default(),
             draining: false,
@@ -218,6 +225,7 @@ impl Lanes {
         self.fire_timers(now);
         (self.next_flush(now).map(Effect::Flush))
             .or_else(|| self.next_checkpoint(now))
+            .or_else(|| self.next_mark(now))
             .or_else(|| self.next_load().map(Effect::Load))
             .or_else(|| self.next_repair().map(Effect::Repair))
             .or_else(|| self.next_group(now).map(Effect::Deliver))
@@ -233,7 +241,7 @@ impl Lanes {
             Gate::Closed(at) if !self.ready.is_empty() => at,
             _ => None,
         };
-        [timer, flush, checkpoint, probe].into_iter().flatten().min()
+        [timer, flush, checkpoint, probe, self.next_mark_at()].into_iter().flatten().min()
     }
 
     /// Moves a course to another phase; every timer of the old one is void.
@@ -272,11 +280,14 @@ impl Lanes {
         }
     }
 
-    /// Lets go of a course with nothing left to do.
-    pub(crate) fn settle_if_done(&mut self, slot: Slot) {
+    /// Lets go of a course with nothing left to do; a mark that was worked off is taken away first.
+    pub(crate) fn settle_if_done(&mut self, slot: Slot, now: Instant) {
         let Some(course) = self.courses.get(slot) else { return };
         let next = course.sequencer.next();
-        if course.active.as_deref().is_some_and(|active| active.is_done(next)) {
+        let Some(active) = course.active.as_deref().filter(|active| active.is_done(next)) else { return };
+        if active.work == Work::AtEnd && course.mark.is_some() {
+            self.unmark(slot, now);
+        } else {
             self.courses.settle(slot);
         }
     }

@@ -21,6 +21,7 @@ mod placing;
 mod preload;
 mod dispatch;
 mod flush;
+mod marks;
 mod repair;
 mod gauges;
 mod progress;
@@ -28,11 +29,12 @@ mod task;
 
 pub use glob::Glob;
 pub use lanes::{Effect, Lanes, Stuck};
+pub use marks::MarkOrder;
 pub use preload::KnownPositions;
 pub use progress::Progress;
 pub use repair::{RepairOrder, Repaired};
 pub use sequencer::{Sequencer, Verdict};
-pub use settings::{LaneSettings, UNWRITTEN_ROOTS_ABOVE};
+pub use settings::{LaneSettings, OnFailure, UNWRITTEN_ROOTS_ABOVE};
 pub use subscription::{Pattern, Subscription, default_editions};
 
 pub use task::{LaneOrder, LaneReport, LanesParts, LanesTask};

@@ -12,10 +12,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{error, warn};
 
-use super::course::{Phase, Why};
+use super::course::{Phase, Why, Work};
 use super::courses::Slot;
 use super::lanes::REPAIRS_IN_FLIGHT_MAX;
-use super::{Lanes, RepairOrder, Repaired, Verdict};
+use super::{Lanes, OnFailure, RepairOrder, Repaired, Verdict};
 use crate::event::{Event, InvalidRow, Root, Sequence};
 use crate::stream::{RunRow, row_sequence};
 
@@ -66,7 +66,7 @@ impl Lanes {
         if self.courses.get(slot).is_some_and(|course| course.filtered >= flush_due) {
             self.mark_dirty(slot, now);
         }
-        self.settle_if_done(slot);
+        self.settle_if_done(slot, now);
     }
 
     fn step(&mut self, slot: Slot) -> Step {
@@ -74,7 +74,7 @@ impl Lanes {
         let Some(active) = course.active.as_deref_mut() else { return Step::Nothing };
         let next = course.sequencer.next();
         let Some(front) = active.queue.front() else {
-            let more = active.seen.is_some_and(|seen| seen >= next);
+            let more = active.seen.is_some_and(|seen| seen >= next) || active.work == Work::Begun;
             return if more { Step::Repair } else { Step::Nothing };
         };
         match course.sequencer.judge(row_sequence(front)) {
@@ -146,11 +146,16 @@ impl Lanes {
             return None;
         }
         let slot = self.to_repair.pop_front()?;
-        let course = self.courses.get(slot)?;
-        let active = course.active.as_deref()?;
+        let course = self.courses.get_mut(slot)?;
+        let active = course.active.as_deref_mut()?;
         let from = course.sequencer.next();
-        let queued = active.queue.front().and_then(|row| row_sequence(row).previous());
-        let to = queued.filter(|to| *to >= from).or(active.seen).unwrap_or(from);
+        let queued = active.queue.front().and_then(|row| row_sequence(row).previous()).filter(|to| *to >= from);
+        let to = if active.work == Work::Begun && queued.is_none() {
+            active.work = Work::Reading;
+            Sequence(u64::MAX)
+        } else {
+            queued.or(active.seen).unwrap_or(from)
+        };
         self.repairs_in_flight += 1;
         Some(RepairOrder { root: course.root.clone(), from, to })
     }
@@ -172,10 +177,15 @@ impl Lanes {
             }
         }
         active.let_go = !repaired.complete;
+        let read = active.work == Work::Reading;
+        if read {
+            active.work = if repaired.complete { Work::AtEnd } else { Work::Begun };
+        }
+        let ends = read && active.queue.is_empty() && active.seen.is_none_or(|seen| seen < next);
         active.gap = None;
         self.queued_bytes += active.queued_bytes - before;
         let first = active.queue.front().map(row_sequence);
-        if first == Some(next) {
+        if first == Some(next) || ends {
             active.hole = None;
             self.enter(slot, Phase::Open);
             self.evaluate(slot, now);
@@ -206,7 +216,7 @@ impl Lanes {
                 (active.seen, active.hole) = (None, None);
                 self.enter(slot, Phase::Open);
                 self.abandon_pins(slot, now);
-                self.settle_if_done(slot);
+                self.settle_if_done(slot, now);
             }
             Some(base) if !placed => {
                 active.hole = None;
@@ -222,7 +232,7 @@ impl Lanes {
                         "the table has a hole: this sequence is missing though later ones exist; the root is stopped for this handler"
                     );
                 }
-                self.block(slot, now);
+                self.stop(slot, "the table has a hole: this sequence is missing though later ones exist", now);
             }
         }
     }
@@ -239,19 +249,43 @@ impl Lanes {
                 "the row cannot be read as an event; the root is stopped for this handler"
             );
         }
-        self.block(slot, now);
+        self.stop(slot, &format!("the row cannot be read as an event: {}", invalid.reason), now);
+    }
+
+    /// What the table itself stops is parked, or looked at again.
+    fn stop(&mut self, slot: Slot, reason: &str, now: Instant) {
+        match self.settings.on_failure {
+            OnFailure::Park | OnFailure::Skip => self.park(slot, reason, now),
+            OnFailure::Block => self.block(slot, reason, now),
+        }
     }
 
     /// Stops a root; it is looked at again in case somebody mended the row or the receiver.
-    pub(crate) fn block(&mut self, slot: Slot, now: Instant) {
+    pub(crate) fn block(&mut self, slot: Slot, reason: &str, now: Instant) {
         self.forget_queue(slot);
-        self.wait(slot, Why::Blocked, now + self.settings.retry.max);
+        self.wait_or_defer(slot, Why::Blocked, now + self.settings.retry.max, reason, now);
+    }
+
+    /// Waits, with a mark when the wait would hold a checkpoint for longer than `checkpoint_hold`.
+    pub(crate) fn wait_or_defer(&mut self, slot: Slot, why: Why, until: Instant, reason: &str, now: Instant) {
+        let hold = self.settings.checkpoint_hold;
+        let Some(course) = self.courses.get_mut(slot) else { return };
+        let Some(active) = course.active.as_deref_mut() else { return };
+        let since = *active.failing_since.get_or_insert(now);
+        if until > since + hold {
+            self.defer(slot, reason, until, now);
+        } else {
+            self.wait(slot, why, until);
+        }
     }
 
     pub(crate) fn wait_is_over(&mut self, slot: Slot, why: Why, now: Instant) {
         match why {
             Why::Hole => self.ask_repair(slot),
             Why::Gap | Why::Retry | Why::Blocked => {
+                if self.courses.get(slot).is_some_and(super::course::Course::is_marked) {
+                    self.work_off(slot);
+                }
                 self.enter(slot, Phase::Open);
                 self.evaluate(slot, now);
             }

@@ -7,46 +7,44 @@
 
 use std::collections::HashMap;
 
-use super::course::Durable;
-use crate::event::{Root, Sequence};
+use crate::event::Root;
+use crate::storage::Standing;
 
 /// What the positions table held of one handler.
 #[derive(Debug, Clone, Default)]
 pub struct KnownPositions {
-    positions: HashMap<Root, Sequence>,
+    positions: HashMap<Root, Standing>,
     complete: bool,
 }
 
 impl KnownPositions {
     /// These positions; `complete`: a root that is not among them has none.
     #[must_use]
-    pub fn new(positions: HashMap<Root, Sequence>, complete: bool) -> Self {
+    pub fn new(positions: HashMap<Root, Standing>, complete: bool) -> Self {
         Self { positions, complete }
     }
 
-    /// What is known of a root.
-    pub(crate) fn durable(&self, root: &Root) -> Durable {
-        match self.positions.get(root) {
-            Some(sequence) => Durable::At(*sequence),
-            None if self.complete => Durable::Absent,
-            None => Durable::Unknown,
-        }
+    /// What is known of a root; none when nothing is.
+    pub(crate) fn standing(&self, root: &Root) -> Option<Standing> {
+        self.positions.get(root).cloned().or_else(|| self.complete.then(Standing::default))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Sequence;
 
     #[test]
     fn absence_is_known_only_when_all_was_read() {
         let root = |id| Root::new("d", "", id).unwrap();
-        let positions = HashMap::from([(root("1"), Sequence(7))]);
-        for (complete, absent) in [(true, Durable::Absent), (false, Durable::Unknown)] {
+        let standing = Standing { position: Some(Sequence(7)), mark: None };
+        let positions = HashMap::from([(root("1"), standing.clone())]);
+        for (complete, absent) in [(true, Some(Standing::default())), (false, None)] {
             let known = KnownPositions::new(positions.clone(), complete);
-            assert_eq!(known.durable(&root("1")), Durable::At(Sequence(7)));
-            assert_eq!(known.durable(&root("2")), absent);
+            assert_eq!(known.standing(&root("1")), Some(standing.clone()));
+            assert_eq!(known.standing(&root("2")), absent);
         }
-        assert_eq!(KnownPositions::default().durable(&root("1")), Durable::Unknown);
+        assert_eq!(KnownPositions::default().standing(&root("1")), None);
     }
 }

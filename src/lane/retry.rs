@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use super::{LaneSettings, OnFailure};
 use crate::handler::HandlerError;
-use crate::time::{BackoffPolicy, Random};
+use crate::time::Random;
 
 /// What follows for the root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,26 +13,38 @@ pub(crate) enum Decision {
     Halt,
     /// It is tried again after this wait.
     Retry(Duration),
-    /// It will not succeed: the root stops, loudly, and is tried again after this wait in case somebody mended the
-    /// receiver.
-    Block(Duration),
+    /// It will not succeed, or was tried too often: the policy says what follows. A root that blocks is tried again
+    /// after the longest wait, in case somebody mended the receiver.
+    GiveUp(OnFailure),
 }
 
-/// Decides on a failed delivery, the `failures`th in a row of its root. `outage`: the failure is part of an outage.
-pub(crate) fn decide(
-    error: &HandlerError,
-    failures: u32,
-    outage: bool,
-    policy: BackoffPolicy,
-    random: &Random,
-) -> Decision {
+/// How a root has failed so far.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Failing {
+    /// Failures in a row, this one included.
+    pub(crate) failures: u32,
+    /// The time since the first of them.
+    pub(crate) age: Duration,
+    /// This one is part of an outage.
+    pub(crate) outage: bool,
+}
+
+/// Decides on a failed delivery.
+pub(crate) fn decide(error: &HandlerError, failing: Failing, settings: &LaneSettings, random: &Random) -> Decision {
     match error {
         HandlerError::Unavailable { .. } => Decision::Halt,
-        HandlerError::Retry { .. } if outage => Decision::Halt,
-        HandlerError::Retry { after, .. } => {
-            Decision::Retry(policy.wait_after(failures, random).max(after.unwrap_or_default().min(RETRY_AFTER_MAX)))
+        HandlerError::Retry { .. } if failing.outage => Decision::Halt,
+        HandlerError::Retry { .. } if failing.failures >= settings.attempts_max || failing.age >= settings.age_max => {
+            match settings.on_failure {
+                OnFailure::Block => Decision::Retry(settings.retry.wait_after(failing.failures, random)),
+                then => Decision::GiveUp(then),
+            }
         }
-        HandlerError::Permanent { .. } => Decision::Block(policy.max),
+        HandlerError::Retry { after, .. } => {
+            let wait = settings.retry.wait_after(failing.failures, random);
+            Decision::Retry(wait.max(after.unwrap_or_default().min(RETRY_AFTER_MAX)))
+        }
+        HandlerError::Permanent { .. } => Decision::GiveUp(settings.on_failure),
     }
 }
 
@@ -41,21 +54,43 @@ const RETRY_AFTER_MAX: Duration = Duration::from_mins(5);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::BackoffPolicy;
 
     const POLICY: BackoffPolicy = BackoffPolicy { initial: Duration::from_millis(100), max: Duration::from_secs(8) };
 
-    fn decided(error: &HandlerError, failures: u32, outage: bool) -> Decision {
-        decide(error, failures, outage, POLICY, &Random::seeded(1))
+    fn decided(error: &HandlerError, failures: u32, age: u64, outage: bool, on_failure: OnFailure) -> Decision {
+        let settings = LaneSettings {
+            retry: POLICY,
+            attempts_max: 12,
+            age_max: Duration::from_mins(1),
+            on_failure,
+            ..LaneSettings::default()
+        };
+        decide(error, Failing { failures, age: Duration::from_secs(age), outage }, &settings, &Random::seeded(1))
     }
 
     #[test]
     fn decides_by_the_kind_of_failure() {
-        assert_eq!(decided(&HandlerError::unavailable("x"), 1, false), Decision::Halt);
-        assert_eq!(decided(&HandlerError::retry("x"), 1, true), Decision::Halt);
-        assert_eq!(decided(&HandlerError::permanent("x"), 1, true), Decision::Block(POLICY.max));
-        let Decision::Retry(first) = decided(&HandlerError::retry("x"), 1, false) else { panic!() };
-        let Decision::Retry(tenth) = decided(&HandlerError::retry("x"), 10, false) else { panic!() };
-        assert!(first <= POLICY.initial && tenth >= POLICY.max / 2);
+        for then in [OnFailure::Park, OnFailure::Skip, OnFailure::Block] {
+            assert_eq!(decided(&HandlerError::unavailable("x"), 100, 100, false, then), Decision::Halt);
+            assert_eq!(decided(&HandlerError::retry("x"), 100, 100, true, then), Decision::Halt);
+            assert_eq!(decided(&HandlerError::permanent("x"), 1, 0, true, then), Decision::GiveUp(then));
+            let Decision::Retry(first) = decided(&HandlerError::retry("x"), 1, 0, false, then) else { panic!() };
+            let Decision::Retry(tenth) = decided(&HandlerError::retry("x"), 10, 0, false, then) else { panic!() };
+            assert!(first <= POLICY.initial && tenth >= POLICY.max / 2);
+        }
+    }
+
+    #[test]
+    fn gives_up_after_the_attempts_or_the_age_unless_it_blocks() {
+        for then in [OnFailure::Park, OnFailure::Skip] {
+            for (failures, age, given_up) in [(11, 59, false), (12, 0, true), (1, 60, true)] {
+                let decision = decided(&HandlerError::retry("x"), failures, age, false, then);
+                assert_eq!(decision == Decision::GiveUp(then), given_up, "{failures} {age}");
+            }
+        }
+        let decision = decided(&HandlerError::retry("x"), 1000, 1000, false, OnFailure::Block);
+        assert!(matches!(decision, Decision::Retry(_)));
     }
 
     #[test]
@@ -65,7 +100,8 @@ mod tests {
             after: Some(Duration::from_secs(seconds)),
             source: None,
         };
-        assert_eq!(decided(&wish(20), 1, false), Decision::Retry(Duration::from_secs(20)));
-        assert_eq!(decided(&wish(86_400), 1, false), Decision::Retry(RETRY_AFTER_MAX));
+        let decided = |seconds| decided(&wish(seconds), 1, 0, false, OnFailure::Park);
+        assert_eq!(decided(20), Decision::Retry(Duration::from_secs(20)));
+        assert_eq!(decided(86_400), Decision::Retry(RETRY_AFTER_MAX));
     }
 }

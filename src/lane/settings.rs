@@ -32,6 +32,14 @@ pub struct LaneSettings {
     pub deliver_timeout: Duration,
     /// The waits between attempts at one root; a root that failed for good is tried again at the longest.
     pub retry: BackoffPolicy,
+    /// After so many attempts at an event it counts as failed for good ...
+    pub attempts_max: u32,
+    /// ... or when it has failed for so long.
+    pub age_max: Duration,
+    /// What follows when an event has failed for good.
+    pub on_failure: OnFailure,
+    /// The longest time a root that waits may hold a checkpoint; then it is marked as deferred.
+    pub checkpoint_hold: Duration,
     /// Bytes of events that may wait in the lanes before they stop pulling.
     pub queued_bytes_max: usize,
     /// Roots remembered with their positions while nothing is to be done for them; one with something to do takes the
@@ -39,6 +47,18 @@ pub struct LaneSettings {
     pub idle_roots_max: usize,
     /// Roots that may be stuck before the lanes stop pulling.
     pub stuck_roots_max: usize,
+}
+
+/// What follows when an event has failed for good: refused by the handler, or tried too often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnFailure {
+    /// The root stops for this handler until an operator releases it; nothing is lost.
+    #[default]
+    Park,
+    /// The event is passed, counted, logged and recorded.
+    Skip,
+    /// It is tried again for ever.
+    Block,
 }
 
 /// How many roots above `flush_roots` may wait for their positions to be written before the lanes stop pulling: as many
@@ -67,6 +87,10 @@ impl Default for LaneSettings {
             limits: GroupLimits::default(),
             deliver_timeout: Duration::from_secs(30),
             retry: BackoffPolicy { initial: Duration::from_millis(100), max: Duration::from_secs(30) },
+            attempts_max: 10,
+            age_max: Duration::from_mins(10),
+            on_failure: OnFailure::Park,
+            checkpoint_hold: Duration::from_mins(1),
             queued_bytes_max: 4 << 20,
             idle_roots_max: 20_000,
             stuck_roots_max: 10_000,

@@ -21,11 +21,11 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use super::{Effect, KnownPositions, LaneSettings, Lanes, Progress, Repaired, Subscription};
-use crate::event::{Root, Sequence};
+use super::{Effect, KnownPositions, LaneSettings, Lanes, MarkOrder, Progress, Repaired, Subscription};
+use crate::event::Root;
 use crate::handler::{Accepted, Handler, HandlerError, HandlerName, RootBatch};
 use crate::relay_table::{Checkpoint, CheckpointStore};
-use crate::storage::{Advance, Advanced, EventSource, PositionStore, StorageError};
+use crate::storage::{Advance, Advanced, EventSource, MarkStore, Marking, PositionStore, Standing, StorageError};
 use crate::stream::{Feed, LaneFeed, LaneId, ShardId, StreamPoint, with_causes};
 use crate::telemetry::{Health, names};
 use crate::time::{Backoff, BackoffPolicy, Clock, Random};
@@ -65,6 +65,8 @@ pub struct LanesParts {
     pub positions: Arc<dyn PositionStore>,
     /// What is known of its positions before the first lane is opened.
     pub known: KnownPositions,
+    /// Where its roots are marked.
+    pub marks: Arc<dyn MarkStore>,
     /// Where its checkpoints are.
     pub checkpoints: Arc<dyn CheckpointStore>,
     /// How long a stop may take.
@@ -82,6 +84,8 @@ pub struct LanesParts {
 pub enum LaneOrder {
     /// Open a lane on a shard, behind this place.
     Open(LaneId, Feed, StreamPoint),
+    /// Look which marked roots are to go on: at the start, and when an operator has changed some.
+    Resume,
 }
 
 /// What the lanes tell.
@@ -112,10 +116,12 @@ pub struct LanesTask {
 type Delivered = (Vec<(RootBatch, Result<Accepted, HandlerError>)>, Duration);
 
 enum Done {
-    Loaded(Vec<(Root, Option<Sequence>)>),
+    Loaded(Vec<(Root, Standing)>),
     Repaired(Root, Repaired),
     Flushed(Vec<(Advance, Result<Advanced, StorageError>)>),
     Checkpointed(LaneId, Checkpoint, Result<(), StorageError>),
+    Marked(MarkOrder, Result<Marking, StorageError>),
+    Deferred(Vec<Root>),
 }
 
 impl LanesTask {
@@ -189,6 +195,13 @@ impl LanesTask {
                 let feed = feed.join(lane, after, self.parts.clock.now(), self.notify.clone());
                 self.feeds.insert(lane, feed);
                 self.pulling.push_back(lane);
+            }
+            LaneOrder::Resume => {
+                let parts = self.parts.clone();
+                self.jobs.spawn(async move {
+                    let deferred = until_done(&parts, "relay table", || parts.marks.deferred(&parts.name)).await;
+                    Done::Deferred(deferred)
+                });
             }
         }
     }
@@ -265,6 +278,12 @@ impl LanesTask {
                     Done::Flushed(advances.into_iter().zip(results).collect())
                 });
             }
+            Effect::Mark(order) => {
+                self.jobs.spawn(async move {
+                    let (order, marked) = carry_out(&parts, order).await;
+                    Done::Marked(order, marked)
+                });
+            }
             Effect::Checkpoint(lane, checkpoint) => {
                 let Some(shard) = self.feeds.get(&lane).map(|feed| feed.shard().clone()) else { return };
                 self.jobs.spawn(async move {
@@ -318,6 +337,11 @@ impl LanesTask {
                 report(&self.parts.health, "write positions", failed);
                 self.lanes.flushed(results, now);
             }
+            Ok(Done::Marked(order, result)) => {
+                report(&self.parts.health, "write marks", result.as_ref().err());
+                self.lanes.marked(order, result, now);
+            }
+            Ok(Done::Deferred(roots)) => self.lanes.resume(roots),
             Ok(Done::Checkpointed(lane, checkpoint, result)) => {
                 report(&self.parts.health, "write checkpoints", result.as_ref().err());
                 if self.lanes.checkpointed(lane, checkpoint, result.is_ok(), now)
@@ -393,6 +417,20 @@ async fn deliver(parts: Arc<LanesParts>, group: Vec<RootBatch>, began: Instant) 
     };
     let missing = std::iter::repeat_with(|| Err(HandlerError::retry("the handler did not answer for this root")));
     (group.into_iter().zip(answers.into_iter().chain(missing)).collect(), began.elapsed())
+}
+
+async fn carry_out(parts: &LanesParts, mut order: MarkOrder) -> (MarkOrder, Result<Marking, StorageError>) {
+    let result = match &mut order {
+        MarkOrder::Mark { root, covered, mark } => {
+            mark.marked_at = parts.clock.now();
+            parts.marks.mark(&parts.name, root, *covered, mark).await
+        }
+        MarkOrder::Unmark { root, mark } => parts.marks.unmark(&parts.name, root, mark).await,
+        MarkOrder::Skip { root, skip } => {
+            parts.marks.record_skip(&parts.name, root, skip).await.map(|()| Marking::Done)
+        }
+    };
+    (order, result)
 }
 
 async fn answers(handler: &dyn Handler, group: &[RootBatch]) -> Vec<Result<Accepted, HandlerError>> {

@@ -20,7 +20,7 @@ use crate::config::{Config, ConfigError, HttpUrl};
 use crate::handler::{Handler, HandlerName};
 use crate::lane::Progress;
 use crate::relay_table::RelayTable;
-use crate::storage::{DynamoPositions, EventStore, TableNames};
+use crate::storage::{DynamoMarks, DynamoPositions, EventStore, TableNames};
 use crate::stream::{Budget, DynamoStream, with_causes};
 use crate::telemetry::{AdminError, AdminPages, AdminServer, Health, Recorder, names};
 use crate::time::{Backoff, BackoffPolicy, Clock, Random};
@@ -198,6 +198,7 @@ impl RelayBuilder {
             stream: Arc::new(stream),
             events: Arc::new(EventStore::new(&clients, &tables.events, random.clone())),
             positions: Arc::new(DynamoPositions::new(&clients, &tables.positions, clock.clone())),
+            marks: Arc::new(DynamoMarks::new(&clients, &tables, clock.clone())),
             checkpoints: table.clone(),
             registry: table,
             clock,

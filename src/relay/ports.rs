@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::handler::{Handler, HandlerName};
 use crate::lane::{LaneSettings, Subscription, UNWRITTEN_ROOTS_ABOVE};
 use crate::relay_table::{CheckpointStore, HandlerRegistry, Start};
-use crate::storage::{EventSource, PositionStore};
+use crate::storage::{EventSource, MarkStore, PositionStore};
 use crate::stream::StreamSource;
 use crate::telemetry::Health;
 use crate::time::{Clock, Random};
@@ -20,6 +20,8 @@ pub struct RelayPorts {
     pub events: Arc<dyn EventSource>,
     /// The positions table.
     pub positions: Arc<dyn PositionStore>,
+    /// The marks of roots, in the positions table and the relay's.
+    pub marks: Arc<dyn MarkStore>,
     /// The relay's table: checkpoints.
     pub checkpoints: Arc<dyn CheckpointStore>,
     /// The relay's table: handlers.

@@ -89,6 +89,10 @@ fn lane_settings(config: &HandlerConfig, relay: &RelayConfig) -> LaneSettings {
         max_in_flight: config.max_in_flight,
         deliver_timeout: config.deliver_timeout,
         retry: config.retry,
+        attempts_max: config.attempts,
+        age_max: config.age,
+        on_failure: config.on_failure,
+        checkpoint_hold: relay.checkpoint_hold,
         ..LaneSettings::default()
     }
 }

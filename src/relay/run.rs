@@ -5,15 +5,16 @@ use std::collections::HashMap;
 use futures_util::future::join_all;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::shards::{HandlerLanes, Shards};
 use super::{HandlerSpec, RelayPorts, RelaySettings};
-use crate::event::{Root, Sequence};
+use crate::event::Root;
 use crate::handler::HandlerName;
-use crate::lane::{KnownPositions, LanesParts, LanesTask, Progress};
-use crate::storage::StorageError;
+use crate::lane::{KnownPositions, LaneOrder, LanesParts, LanesTask, Progress};
+use crate::storage::{MarkStore, Standing, StorageError};
 use crate::stream::{Budget, ReaderParts, with_causes};
 use crate::time::{Backoff, BackoffPolicy};
 use std::sync::Arc;
@@ -90,7 +91,7 @@ impl Relay {
         // block each other.
         let (report, reports) = mpsc::unbounded_channel();
         let mut lanes = JoinSet::new();
-        let mut kept = Vec::new();
+        let (mut kept, mut ordered_by) = (Vec::new(), Vec::new());
         let stop = cancel.child_token();
         let count = self.handlers.len();
         let names: Vec<HandlerName> = self.handlers.iter().map(|spec| spec.name.clone()).collect();
@@ -99,6 +100,7 @@ impl Relay {
         for ((spec, (_, progress)), started) in self.handlers.into_iter().zip(&self.progress).zip(started) {
             let Some((settings, checkpoints)) = started else { return Ok(()) };
             let (orders, ordered) = mpsc::channel(ORDERS_MAX);
+            ordered_by.push(orders.clone());
             kept.push(HandlerLanes { name: spec.name.clone(), orders, checkpoints });
             let parts = LanesParts {
                 name: spec.name.clone(),
@@ -107,6 +109,7 @@ impl Relay {
                 settings,
                 events: self.ports.events.clone(),
                 positions: self.ports.positions.clone(),
+                marks: self.ports.marks.clone(),
                 known: known.remove(&spec.name).unwrap_or_default(),
                 checkpoints: self.ports.checkpoints.clone(),
                 shutdown_grace: self.settings.shutdown_grace,
@@ -129,6 +132,8 @@ impl Relay {
         let shards = Shards::new(readers, self.ports.checkpoints.clone(), self.settings.reconcile_interval, kept);
         let mut keeper = JoinSet::new();
         keeper.spawn(shards.run(reports, stop.clone()));
+        let mut operators = JoinSet::new();
+        operators.spawn(stop.clone().run_until_cancelled_owned(follow_orders(self.ports.marks.clone(), ordered_by)));
 
         let unasked = tokio::select! {
             biased;
@@ -143,6 +148,7 @@ impl Relay {
         stop.cancel();
         while lanes.join_next().await.is_some() {}
         while keeper.join_next().await.is_some() {}
+        while operators.join_next().await.is_some() {}
         if cancel.is_cancelled() && unasked.is_none() {
             info!("stopped: positions and checkpoints are written");
         }
@@ -153,6 +159,28 @@ impl Relay {
 type Started =
     (crate::lane::LaneSettings, std::collections::BTreeMap<crate::stream::ShardId, crate::relay_table::Checkpoint>);
 
+/// How often the orders of operators are looked at.
+const ORDERS_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Tells the lanes when an operator has changed marks.
+async fn follow_orders(marks: Arc<dyn MarkStore>, lanes: Vec<mpsc::Sender<LaneOrder>>) {
+    let mut known = None;
+    loop {
+        match marks.orders().await {
+            Ok(number) if known == Some(number) => {}
+            Ok(number) => {
+                known = Some(number);
+                for lane in &lanes {
+                    // Lanes that are gone have no use for it.
+                    lane.send(LaneOrder::Resume).await.ok();
+                }
+            }
+            Err(error) => debug!(error = %with_causes(&error), "the orders of operators could not be read"),
+        }
+        sleep(ORDERS_INTERVAL).await;
+    }
+}
+
 /// Reads ahead what positions the handlers have: in a few calls or not at all.
 async fn preload(ports: &RelayPorts, handlers: &[HandlerName]) -> HashMap<HandlerName, KnownPositions> {
     let preloaded = match ports.positions.preload(handlers, PRELOAD_PAGES_MAX).await {
@@ -162,11 +190,11 @@ async fn preload(ports: &RelayPorts, handlers: &[HandlerName]) -> HashMap<Handle
             return HashMap::new();
         }
     };
-    let mut positions: HashMap<HandlerName, HashMap<Root, Sequence>> =
+    let mut positions: HashMap<HandlerName, HashMap<Root, Standing>> =
         handlers.iter().map(|handler| (handler.clone(), HashMap::new())).collect();
-    for (handler, root, sequence) in preloaded.positions {
+    for (handler, root, standing) in preloaded.positions {
         if let Some(positions) = positions.get_mut(&handler) {
-            positions.insert(root, sequence);
+            positions.insert(root, standing);
         }
     }
     positions.into_iter().map(|(handler, found)| (handler, KnownPositions::new(found, preloaded.complete))).collect()

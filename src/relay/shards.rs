@@ -322,7 +322,7 @@ mod tests {
         let (notify, _notices) = mpsc::unbounded_channel();
         let at = Timestamp::from_unix_millis(0);
         shards.open_lanes().await;
-        let LaneOrder::Open(lane, feed, after) = ordered.recv().await.unwrap();
+        let LaneOrder::Open(lane, feed, after) = ordered.recv().await.unwrap() else { panic!("a lane is opened") };
         // The fast handler joins and leaves before the slow one has joined.
         let fast = feed.join(lane, after, at, notify.clone());
         sleep(Duration::from_secs(1)).await;
@@ -330,7 +330,7 @@ mod tests {
         if let Ok(ended) = tokio::time::timeout(Duration::from_mins(1), shards.readers.join_next()).await {
             shards.reader_ended(&ended.unwrap().unwrap());
         }
-        let LaneOrder::Open(lane, feed, after) = ordered.recv().await.unwrap();
+        let LaneOrder::Open(lane, feed, after) = ordered.recv().await.unwrap() else { panic!("a lane is opened") };
         let slow = feed.join(lane, after, at, notify);
         assert!(slow.take().is_none());
         stream.push(&shard, at, crate::stream::Change::Modified);

@@ -221,8 +221,8 @@ impl EventStore {
     }
 }
 
-/// Why a transaction was cancelled; none when a row was there already.
-fn cancelled_by(call: Call<'_>, reasons: &[CancellationReason]) -> Option<StorageError> {
+/// Why a transaction was cancelled; none when a condition was refused.
+pub(super) fn cancelled_by(call: Call<'_>, reasons: &[CancellationReason]) -> Option<StorageError> {
     let kinds = reasons.iter().filter_map(|reason| {
         let code = reason.code().filter(|code| *code != "None")?;
         Some((classify_code(code, reason.message()), code, reason.message()))

@@ -6,7 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-use super::{Advance, Advanced, EventSource, PositionStore, RowPage, StorageError};
+use super::{
+    Advance, Advanced, EventSource, Mark, MarkState, MarkStore, Marking, PositionStore, RowPage, Skip, Standing,
+    StorageError,
+};
 use crate::event::{Event, InvalidRow, Root, Row, Sequence};
 use crate::handler::HandlerName;
 
@@ -61,42 +64,120 @@ impl EventSource for MemoryEvents {
     }
 }
 
-/// The positions table in memory.
+/// The positions table in memory, marks included. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct MemoryPositions(Arc<Mutex<BTreeMap<(HandlerName, Root), Sequence>>>);
+pub struct MemoryPositions(Arc<Mutex<Standings>>);
+
+#[derive(Debug, Default)]
+struct Standings {
+    rows: BTreeMap<(HandlerName, Root), Standing>,
+    skips: Vec<(HandlerName, Root, Skip)>,
+    orders: u64,
+}
 
 impl MemoryPositions {
-    fn with<T>(&self, act: impl FnOnce(&mut BTreeMap<(HandlerName, Root), Sequence>) -> T) -> T {
+    fn with<T>(&self, act: impl FnOnce(&mut Standings) -> T) -> T {
         act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A position, as it stands.
+    /// How a root stands for a handler.
+    #[must_use]
+    pub fn standing(&self, handler: &HandlerName, root: &Root) -> Standing {
+        self.with(|all| all.rows.get(&(handler.clone(), root.clone())).cloned().unwrap_or_default())
+    }
+
+    /// A handler's position of a root.
     #[must_use]
     pub fn position(&self, handler: &HandlerName, root: &Root) -> Option<Sequence> {
-        self.with(|rows| rows.get(&(handler.clone(), root.clone())).copied())
+        self.standing(handler, root).position
+    }
+
+    /// The events that were passed.
+    #[must_use]
+    pub fn skips(&self) -> Vec<(HandlerName, Root, Skip)> {
+        self.with(|all| all.skips.clone())
+    }
+
+    /// What an operator does with a parked root: it goes on, behind the event when that is passed.
+    pub fn release(&self, handler: &HandlerName, root: &Root, passed: bool) {
+        self.with(|all| {
+            all.orders += 1;
+            let Some(row) = all.rows.get_mut(&(handler.clone(), root.clone())) else { return };
+            let Some(mark) = &mut row.mark else { return };
+            mark.state = MarkState::Deferred;
+            if passed {
+                row.position = Some(mark.sequence);
+                mark.sequence = mark.sequence.next();
+            }
+        });
     }
 }
 
 #[async_trait]
 impl PositionStore for MemoryPositions {
-    async fn load(&self, handler: &HandlerName, roots: &[Root]) -> Result<Vec<Option<Sequence>>, StorageError> {
-        Ok(roots.iter().map(|root| self.position(handler, root)).collect())
+    async fn load(&self, handler: &HandlerName, roots: &[Root]) -> Result<Vec<Standing>, StorageError> {
+        Ok(roots.iter().map(|root| self.standing(handler, root)).collect())
     }
 
     async fn advance(&self, handler: &HandlerName, advances: &[Advance]) -> Vec<Result<Advanced, StorageError>> {
-        self.with(|rows| {
-            (advances.iter())
-                .map(|advance| {
-                    let key = (handler.clone(), advance.root.clone());
-                    match rows.get(&key) {
-                        Some(&durable) if durable >= advance.to => Ok(Advanced::Refused { durable }),
-                        _ => {
-                            rows.insert(key, advance.to);
-                            Ok(Advanced::Written)
-                        }
-                    }
-                })
-                .collect()
-        })
+        let write = |all: &mut Standings, advance: &Advance| {
+            let row = all.rows.entry((handler.clone(), advance.root.clone())).or_default();
+            match row.position {
+                Some(durable) if durable >= advance.to => Advanced::Refused { durable },
+                _ => {
+                    row.position = Some(advance.to);
+                    Advanced::Written
+                }
+            }
+        };
+        self.with(|all| advances.iter().map(|advance| Ok(write(all, advance))).collect())
+    }
+}
+
+#[async_trait]
+impl MarkStore for MemoryPositions {
+    async fn mark(
+        &self,
+        handler: &HandlerName,
+        root: &Root,
+        covered: Option<Sequence>,
+        mark: &Mark,
+    ) -> Result<Marking, StorageError> {
+        Ok(self.with(|all| {
+            let row = all.rows.entry((handler.clone(), root.clone())).or_default();
+            if row.position > covered {
+                return Marking::Refused;
+            }
+            *row = Standing { position: covered, mark: Some(mark.clone()) };
+            Marking::Done
+        }))
+    }
+
+    async fn unmark(&self, handler: &HandlerName, root: &Root, mark: &Mark) -> Result<Marking, StorageError> {
+        Ok(self.with(|all| {
+            let row = all.rows.entry((handler.clone(), root.clone())).or_default();
+            if row.mark.as_ref() != Some(mark) {
+                return Marking::Refused;
+            }
+            row.mark = None;
+            Marking::Done
+        }))
+    }
+
+    async fn record_skip(&self, handler: &HandlerName, root: &Root, skip: &Skip) -> Result<(), StorageError> {
+        self.with(|all| all.skips.push((handler.clone(), root.clone(), skip.clone())));
+        Ok(())
+    }
+
+    async fn deferred(&self, handler: &HandlerName) -> Result<Vec<Root>, StorageError> {
+        let deferred = |row: &Standing| row.mark.as_ref().is_some_and(|mark| mark.state == MarkState::Deferred);
+        Ok(self.with(|all| {
+            let mine = all.rows.iter().filter(|((of, _), row)| of == handler && deferred(row));
+            mine.map(|((_, root), _)| root.clone()).collect()
+        }))
+    }
+
+    async fn orders(&self) -> Result<u64, StorageError> {
+        Ok(self.with(|all| all.orders))
     }
 }

@@ -8,6 +8,8 @@ pub(crate) mod call;
 mod error;
 mod event_append;
 mod event_store;
+mod mark;
+mod mark_store;
 mod memory;
 mod position_advance;
 mod position_store;
@@ -18,6 +20,8 @@ mod tables;
 pub use error::StorageError;
 pub use event_append::{APPEND_BYTES_MAX, APPEND_EVENTS_MAX, EVENT_BYTES_MAX, NewEvent};
 pub use event_store::EventStore;
+pub use mark::{Mark, MarkState, MarkStore, Marking, Skip, Standing};
+pub use mark_store::DynamoMarks;
 pub use memory::{MemoryEvents, MemoryPositions};
 pub use position_store::{DynamoPositions, PositionCursor, PositionPage, PositionRow};
 pub use snapshot_store::{Snapshot, SnapshotPut, SnapshotStore};
@@ -91,7 +95,7 @@ pub enum Advanced {
 #[derive(Debug, Clone, Default)]
 pub struct Preloaded {
     /// What was found.
-    pub positions: Vec<(HandlerName, Root, Sequence)>,
+    pub positions: Vec<(HandlerName, Root, Standing)>,
     /// Whether that is all there is: a root not found then has no position.
     pub complete: bool,
 }
@@ -99,9 +103,9 @@ pub struct Preloaded {
 /// Loads and advances the positions of handlers. Positions only ever grow.
 #[async_trait]
 pub trait PositionStore: Send + Sync {
-    /// The durable positions of at most [`LOAD_ROOTS_MAX`] roots, in the order asked, read consistently; none where
-    /// there is no row.
-    async fn load(&self, handler: &HandlerName, roots: &[Root]) -> Result<Vec<Option<Sequence>>, StorageError>;
+    /// How at most [`LOAD_ROOTS_MAX`] roots stand, in the order asked, read consistently: position and mark, neither
+    /// where there is no row.
+    async fn load(&self, handler: &HandlerName, roots: &[Root]) -> Result<Vec<Standing>, StorageError>;
 
     /// Reads ahead positions of some handlers, consistently, in at most `pages_max` calls: the few calls of a start in
     /// the place of one for every hundred roots. A store that cannot do so answers with nothing, which is never wrong.

@@ -11,7 +11,8 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{KeysAndAttributes, ReturnConsumedCapacity};
 
 use super::call::{Call, Item, sequence_of, text, text_of};
-use super::{Advance, Advanced, LOAD_ROOTS_MAX, PositionStore, Preloaded, StorageError};
+use super::mark_store::{MARK_COLUMNS, mark_of};
+use super::{Advance, Advanced, LOAD_ROOTS_MAX, PositionStore, Preloaded, Standing, StorageError};
 use crate::aws::AwsClients;
 use crate::event::{Root, Sequence, Timestamp, escape, unescape};
 use crate::handler::HandlerName;
@@ -130,16 +131,23 @@ impl DynamoPositions {
         }
     }
 
-    /// The position in a row: none for a row that only carries marks.
-    fn position(&self, item: &Item) -> Result<Option<Sequence>, StorageError> {
-        match (sequence_of(item, SEQUENCE), item.contains_key(SEQUENCE)) {
-            (None, true) => Err(self.unreadable(text_of(item, PK).unwrap_or("-"))),
-            (sequence, _) => Ok(sequence),
-        }
+    /// What a row says: no position when it only carries a mark.
+    fn standing(&self, item: &Item) -> Result<Standing, StorageError> {
+        let key = || text_of(item, PK).unwrap_or("-").to_owned();
+        let position = match (sequence_of(item, SEQUENCE), item.contains_key(SEQUENCE)) {
+            (None, true) => return Err(self.unreadable(&key())),
+            (position, _) => position,
+        };
+        let mark = mark_of(item).map_err(|reason| StorageError::Unreadable {
+            table: self.table.clone(),
+            key: key(),
+            reason,
+        })?;
+        Ok(Standing { position, mark })
     }
 
     /// The rows of these keys, asked for until all are answered.
-    async fn rows(&self, keys: HashSet<String>) -> Result<HashMap<String, Sequence>, StorageError> {
+    async fn rows(&self, keys: HashSet<String>) -> Result<HashMap<String, Standing>, StorageError> {
         let call = self.call("BatchGetItem", "dynamodb:BatchGetItem");
         let mut found = HashMap::with_capacity(keys.len());
         let mut open: Vec<Item> = keys.into_iter().map(|key| Item::from([(PK.to_owned(), text(key))])).collect();
@@ -151,7 +159,7 @@ impl DynamoPositions {
             let wanted = KeysAndAttributes::builder()
                 .set_keys(Some(open))
                 .consistent_read(true)
-                .projection_expression("pk, #sequence")
+                .projection_expression(format!("pk, #sequence, {}", MARK_COLUMNS.join(", ")))
                 .expression_attribute_names("#sequence", SEQUENCE)
                 .build()
                 .expect("the keys are set");
@@ -161,8 +169,8 @@ impl DynamoPositions {
             let answer = call.make(request.send()).await?;
             call.consumed(answer.consumed_capacity());
             for item in answer.responses.into_iter().flatten().flat_map(|(_, items)| items) {
-                if let (Some(sequence), Some(key)) = (self.position(&item)?, text_of(&item, PK)) {
-                    found.insert(key.to_owned(), sequence);
+                if let Some(key) = text_of(&item, PK) {
+                    found.insert(key.to_owned(), self.standing(&item)?);
                 }
             }
             open = answer.unprocessed_keys.into_iter().flatten().flat_map(|(_, left)| left.keys).collect();
@@ -197,14 +205,14 @@ fn cursor(key: &Item) -> Option<PositionCursor> {
 
 #[async_trait]
 impl PositionStore for DynamoPositions {
-    async fn load(&self, handler: &HandlerName, roots: &[Root]) -> Result<Vec<Option<Sequence>>, StorageError> {
+    async fn load(&self, handler: &HandlerName, roots: &[Root]) -> Result<Vec<Standing>, StorageError> {
         if roots.len() > LOAD_ROOTS_MAX {
             let reason = format!("{} positions asked for at once, more than {LOAD_ROOTS_MAX}", roots.len());
             return Err(StorageError::Invalid { reason });
         }
         let keys: Vec<String> = roots.iter().map(|root| position_key(handler, root)).collect();
         let found = self.rows(keys.iter().cloned().collect()).await?;
-        Ok(keys.iter().map(|key| found.get(key).copied()).collect())
+        Ok(keys.iter().map(|key| found.get(key).cloned().unwrap_or_default()).collect())
     }
 
     /// By a Scan, a page of 1 MB at a time.
@@ -220,10 +228,12 @@ impl PositionStore for DynamoPositions {
             let answer = call.make(request.send()).await?;
             call.consumed(answer.consumed_capacity());
             for item in answer.items.as_deref().unwrap_or_default() {
-                match position_row(item).filter(|row| handlers.contains(&row.handler)) {
-                    Some(row) => preloaded.positions.push((row.handler, row.root, row.sequence)),
+                let whose = text_of(item, PK).and_then(parse_key).filter(|(handler, _)| handlers.contains(handler));
+                let Some((handler, root)) = whose else { continue };
+                match self.standing(item) {
+                    Ok(standing) => preloaded.positions.push((handler, root, standing)),
                     // Its root is loaded by itself then, which says what is wrong.
-                    None => unreadable |= self.position(item).is_err(),
+                    Err(_) => unreadable = true,
                 }
             }
             start = answer.last_evaluated_key.filter(|key| !key.is_empty());

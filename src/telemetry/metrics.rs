@@ -18,6 +18,12 @@ pub mod names {
     pub const HANDLER_UP: &str = "angzarr_relay_handler_up_ratio";
     /// Roots that a handler cannot go on with, by why.
     pub const ROOTS_STUCK: &str = "angzarr_relay_stuck_roots_count";
+    /// Roots parked after an event failed for good.
+    pub const ROOTS_PARKED: &str = "angzarr_relay_roots_parked_total";
+    /// Events that failed for good and were passed.
+    pub const EVENTS_SKIPPED: &str = "angzarr_relay_events_skipped_total";
+    /// Events of marked roots, left in the table until their root goes on.
+    pub const EVENTS_LEFT_TO_MARK: &str = "angzarr_relay_events_left_to_mark_total";
     /// Queries of the table for events the stream had not brought.
     pub const GAPS_REPAIRED: &str = "angzarr_relay_gaps_repaired_total";
     /// Holes of the table met.
@@ -72,6 +78,15 @@ pub const METRICS: &[(&str, MetricKind, Unit, &[&str], &str)] = &[
     (names::HANDLER_LAG, Gauge, Unit::Seconds, &["handler"], "age of the oldest record not yet delivered to a handler"),
     (names::HANDLER_UP, Gauge, Unit::Count, &["handler"], "1 when a handler's receiver answers, 0 in an outage"),
     (names::ROOTS_STUCK, Gauge, Unit::Count, &["handler", "state"], "roots that a handler cannot go on with, by why"),
+    (names::ROOTS_PARKED, Counter, Unit::Count, &["handler"], "roots parked after an event failed for good"),
+    (names::EVENTS_SKIPPED, Counter, Unit::Count, &["handler"], "events that failed for good and were passed"),
+    (
+        names::EVENTS_LEFT_TO_MARK,
+        Counter,
+        Unit::Count,
+        &["handler"],
+        "events of parked or deferred roots, left in the table until their root goes on",
+    ),
     (names::GAPS_REPAIRED, Counter, Unit::Count, &["handler"], "gaps filled by a query of the events table"),
     (names::HOLES, Counter, Unit::Count, &["handler"], "holes of the events table met"),
     (names::DUPLICATES_DROPPED, Counter, Unit::Count, &["handler"], "events dropped because they were covered before"),

@@ -43,6 +43,7 @@ mod events;
 mod handlers;
 mod local;
 mod outage;
+mod parking;
 mod positions;
 mod relay_table;
 mod relaying;

@@ -34,7 +34,7 @@ const AUDIT_ONLY: &str = r#"
 
 const AUDIT_LAG: &str = r#"angzarr_relay_handler_lag_seconds{handler="audit"}"#;
 
-async fn dynamo_with_tables() -> EmbeddedDynamo {
+pub(crate) async fn dynamo_with_tables() -> EmbeddedDynamo {
     let dynamo = EmbeddedDynamo::start(None).unwrap();
     tables(&clients(Some(dynamo.endpoint()), None).await, RelayHome::PREFIX).await;
     dynamo
@@ -46,7 +46,7 @@ async fn shown(relay: &RelayProcess, series: &str, fits: impl Fn(f64) -> bool) -
 }
 
 /// Waits until a series shows a value.
-async fn shows(relay: &RelayProcess, series: &str, value: f64) {
+pub(crate) async fn shows(relay: &RelayProcess, series: &str, value: f64) {
     until(&format!("{series} {value}"), async || (relay.metric(series).await == Some(value)).then_some(())).await;
 }
 
@@ -224,13 +224,13 @@ async fn an_idle_relay_has_no_lag() {
 
 /// What an HTTP service was given: the sequences of each root it took, and the root it refuses.
 #[derive(Debug, Default)]
-struct Service {
-    refused: Option<String>,
-    taken: BTreeMap<String, Vec<u64>>,
+pub(crate) struct Service {
+    pub(crate) refused: Option<String>,
+    pub(crate) taken: BTreeMap<String, Vec<u64>>,
 }
 
 /// Whether it has taken, in order and once, every event but those of the root it refuses.
-fn has_all_it_takes(service: &Mutex<Service>, writer: &Writer) -> Option<()> {
+pub(crate) fn has_all_it_takes(service: &Mutex<Service>, writer: &Writer) -> Option<()> {
     let service = service.lock().unwrap();
     let mut expected = writer.written().clone();
     expected.retain(|root, _| service.refused.as_ref() != Some(root));
@@ -238,7 +238,7 @@ fn has_all_it_takes(service: &Mutex<Service>, writer: &Writer) -> Option<()> {
 }
 
 /// Serves on a free port for the rest of the test; the URL.
-async fn serve(service: Arc<Mutex<Service>>) -> String {
+pub(crate) async fn serve(service: Arc<Mutex<Service>>) -> String {
     let take = move |body: Bytes| async move {
         let (root, sequence) = root_and_sequence(&body);
         let mut service = service.lock().unwrap();
@@ -255,7 +255,7 @@ async fn serve(service: Arc<Mutex<Service>>) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refused_root_stops_alone_and_goes_on_by_itself() {
+async fn a_root_that_blocks_stops_alone_and_goes_on_by_itself() {
     let dynamo = dynamo_with_tables().await;
     let mut writer = Writer::new(&clients(Some(dynamo.endpoint()), None).await);
     let service = Arc::new(Mutex::new(Service { refused: Some("r3".into()), ..Service::default() }));
@@ -271,6 +271,7 @@ async fn a_refused_root_stops_alone_and_goes_on_by_itself() {
         subscribe = [{{ domain = "*" }}]
         http = {{ url = "{url}" }}
         retry = {{ initial = "100ms", max = "500ms" }}
+        on_failure = "block"
         "#
     );
     home.configure(dynamo.endpoint(), &handler);

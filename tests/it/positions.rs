@@ -3,7 +3,10 @@
 use angzarr_relay::aws::AwsClients;
 use angzarr_relay::event::{Root, Sequence, Timestamp};
 use angzarr_relay::handler::HandlerName;
-use angzarr_relay::storage::{Advance, Advanced, DynamoPositions, PositionStore as _, StorageError, TableNames};
+use angzarr_relay::storage::{
+    Advance, Advanced, DynamoMarks, DynamoPositions, Mark, MarkState, MarkStore as _, Marking, PositionStore as _,
+    Standing, StorageError, TableNames,
+};
 use angzarr_relay::time::Clock;
 use aws_sdk_dynamodb::types::AttributeValue;
 
@@ -43,16 +46,20 @@ fn refused(durable: u64) -> Advanced {
     Advanced::Refused { durable: Sequence(durable) }
 }
 
+async fn load(store: &DynamoPositions, handler: &HandlerName, roots: &[Root]) -> Vec<Option<Sequence>> {
+    store.load(handler, roots).await.unwrap().into_iter().map(|standing| standing.position).collect()
+}
+
 async fn positions_only_grow(aws: &AwsClients, prefix: &str) {
     let store = store(aws, prefix).await;
     let (handler, other, root) = (name("h#1%"), name("other"), root("a#b"));
-    assert_eq!(store.load(&handler, std::slice::from_ref(&root)).await.unwrap(), [None]);
+    assert_eq!(load(&store, &handler, std::slice::from_ref(&root)).await, [None]);
     assert_eq!(advance(&store, &handler, &[to(&root, None, 5)]).await, [WRITTEN]);
     assert_eq!(advance(&store, &handler, &[to(&root, Some(5), 9)]).await, [WRITTEN]);
     assert_eq!(advance(&store, &handler, &[to(&root, Some(5), 9)]).await, [refused(9)]);
     assert_eq!(advance(&store, &handler, &[to(&root, Some(5), 7)]).await, [refused(9)]);
-    assert_eq!(store.load(&handler, std::slice::from_ref(&root)).await.unwrap(), [Some(Sequence(9))]);
-    assert_eq!(store.load(&other, std::slice::from_ref(&root)).await.unwrap(), [None]);
+    assert_eq!(load(&store, &handler, std::slice::from_ref(&root)).await, [Some(Sequence(9))]);
+    assert_eq!(load(&store, &other, std::slice::from_ref(&root)).await, [None]);
 
     let item = (aws.dynamodb.get_item())
         .table_name(TableNames::from_prefix(prefix).positions)
@@ -76,7 +83,7 @@ async fn a_wrong_belief_changes_nothing(aws: &AwsClients, prefix: &str) {
     assert_eq!(answers, [WRITTEN, WRITTEN]);
     let answers = advance(&store, &handler, &[to(&here, None, 6), to(&gone, None, 2)]).await;
     assert_eq!(answers, [refused(6), refused(4)]);
-    let found = store.load(&handler, &[gone, here.clone(), here]).await.unwrap();
+    let found = load(&store, &handler, &[gone, here.clone(), here]).await;
     assert_eq!(found, [Some(Sequence(4)), Some(Sequence(6)), Some(Sequence(6))]);
 }
 
@@ -95,8 +102,12 @@ async fn a_row_with_marks_alone_gets_its_position(aws: &AwsClients, prefix: &str
     let handler = name("h");
     for (id, from) in [("1", None), ("2", Some(0))] {
         let root = root(id);
-        put(aws, prefix, &format!("h#{}", root.key()), "mark", AttributeValue::S("parked".into())).await;
-        assert_eq!(store.load(&handler, std::slice::from_ref(&root)).await.unwrap(), [None]);
+        let mark = Mark::new(MarkState::Parked, Sequence(0), 3, "refused", Timestamp::from_unix_millis(1000));
+        let marks = DynamoMarks::new(aws, &TableNames::from_prefix(prefix), Clock::system());
+        assert_eq!(marks.mark(&handler, &root, None, &mark).await.unwrap(), Marking::Done);
+        let standing = store.load(&handler, std::slice::from_ref(&root)).await.unwrap().remove(0);
+        assert_eq!(standing, Standing { position: None, mark: Some(mark) });
+        assert_eq!(load(&store, &handler, std::slice::from_ref(&root)).await, [None]);
         assert_eq!(advance(&store, &handler, &[to(&root, from, 1)]).await, [WRITTEN]);
         assert_eq!(advance(&store, &handler, &[to(&root, None, 1)]).await, [refused(1)]);
         let item = (aws.dynamodb.get_item())
@@ -122,7 +133,7 @@ async fn many_positions_go_in_batches(aws: &AwsClients, prefix: &str) {
     for (number, answer) in advance(&store, &handler, &advances).await.into_iter().enumerate() {
         assert_eq!(answer, if number % 3 == 0 { refused(10) } else { WRITTEN }, "{number}");
     }
-    let found = store.load(&handler, &roots[..100]).await.unwrap();
+    let found = load(&store, &handler, &roots[..100]).await;
     for (number, sequence) in found.into_iter().enumerate() {
         assert_eq!(sequence, Some(Sequence(if number % 3 == 0 { 10 } else { 1 })), "{number}");
     }
@@ -171,9 +182,11 @@ async fn preloads_within_its_pages(aws: &AwsClients, prefix: &str) {
     advance(&store, &handler, &[to(&root("1"), None, 1), to(&root("2"), None, 2)]).await;
     advance(&store, &other, &[to(&root("1"), None, 3)]).await;
     let preloaded = store.preload(std::slice::from_ref(&handler), 1).await.unwrap();
-    let mut positions = preloaded.positions;
+    let mut positions: Vec<_> =
+        preloaded.positions.into_iter().map(|(handler, root, standing)| (handler, root, standing.position)).collect();
     positions.sort();
-    assert_eq!(positions, [(handler.clone(), root("1"), Sequence(1)), (handler.clone(), root("2"), Sequence(2))]);
+    let expected = |id, sequence| (handler.clone(), root(id), Some(Sequence(sequence)));
+    assert_eq!(positions, [expected("1", 1), expected("2", 2)]);
     assert!(preloaded.complete);
     // Six rows of 400 KB are more than a page, wherever they lie.
     for number in 0..6 {

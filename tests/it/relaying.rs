@@ -101,8 +101,8 @@ impl House {
         let mut positions = BTreeMap::new();
         for first in (0..roots).step_by(100) {
             let asked: Vec<_> = (first..roots.min(first + 100)).map(|number| root(&format!("r{number}"))).collect();
-            for (root, position) in asked.iter().zip(store.load(&copy, &asked).await.unwrap()) {
-                if let Some(Sequence(position)) = position {
+            for (root, standing) in asked.iter().zip(store.load(&copy, &asked).await.unwrap()) {
+                if let Some(Sequence(position)) = standing.position {
                     positions.insert(root.key().to_owned(), position);
                 }
             }

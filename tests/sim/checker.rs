@@ -3,7 +3,7 @@
 //! It keeps its own plain model (which events exist, what each handler accepted, what is durable) and knows nothing of
 //! how the relay works.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use angzarr_relay::event::{Event, Root, Sequence};
 use angzarr_relay::handler::HandlerName;
@@ -15,6 +15,7 @@ struct Followed {
     accepted: BTreeMap<Root, Sequence>,
     accepted_in_life: BTreeMap<Root, (u64, Sequence)>,
     durable: BTreeMap<Root, Sequence>,
+    marked: BTreeSet<Root>,
     clean: bool,
 }
 
@@ -146,6 +147,23 @@ impl Checker {
         followed.durable.insert(root.clone(), to);
     }
 
+    /// A mark was written with what the root has covered: its position, which may be there already.
+    pub(crate) fn covered(&mut self, handler: &HandlerName, root: &Root, to: Sequence) {
+        if self.handlers[handler].durable.get(root) != Some(&to) {
+            self.position(handler, root, to);
+        }
+    }
+
+    /// A root was marked, or its mark taken away.
+    pub(crate) fn mark(&mut self, handler: &HandlerName, root: &Root, marked: bool) {
+        let Some(followed) = self.handlers.get_mut(handler) else { return };
+        if marked {
+            followed.marked.insert(root.clone());
+        } else {
+            followed.marked.remove(root);
+        }
+    }
+
     /// A checkpoint was set. Clause 5: every record up to it is covered.
     pub(crate) fn checkpoint(&mut self, handler: &HandlerName, shard: &str, through: Option<u64>) {
         let mut first_open = BTreeMap::new();
@@ -159,7 +177,8 @@ impl Checker {
                 let durable = self.handlers[handler].durable.get(root).copied();
                 self.wanted(handler, root).into_iter().find(|wanted| durable.is_none_or(|durable| *wanted > durable))
             });
-            if open.is_some_and(|open| open <= *sequence) {
+            let marked = self.handlers[handler].marked.contains(root);
+            if !marked && open.is_some_and(|open| open <= *sequence) {
                 violation =
                     Some(format!("5: the checkpoint of {handler} on {shard} at {through:?} passes {root} {sequence}"));
             }

@@ -8,7 +8,9 @@ use std::time::Duration;
 use angzarr_relay::event::{Root, Sequence, Timestamp};
 use angzarr_relay::handler::HandlerName;
 use angzarr_relay::relay_table::{Checkpoint, CheckpointStore, HandlerRegistry, Registration, Start};
-use angzarr_relay::storage::{Advance, Advanced, EventSource, PositionStore, RowPage, StorageError};
+use angzarr_relay::storage::{
+    Advance, Advanced, EventSource, Mark, MarkStore, Marking, PositionStore, RowPage, Skip, Standing, StorageError,
+};
 use angzarr_relay::stream::{
     RecordPage, Shard, ShardId, ShardIterator, ShardPage, StreamError, StreamPoint, StreamSource,
 };
@@ -110,7 +112,7 @@ impl EventSource for Faulty {
 
 #[async_trait]
 impl PositionStore for Faulty {
-    async fn load(&self, handler: &HandlerName, roots: &[Root]) -> Result<Vec<Option<Sequence>>, StorageError> {
+    async fn load(&self, handler: &HandlerName, roots: &[Root]) -> Result<Vec<Standing>, StorageError> {
         self.latency().await;
         if self.strikes() {
             return Err(self.unavailable("BatchGetItem"));
@@ -140,6 +142,63 @@ impl PositionStore for Faulty {
         }
         self.latency().await;
         results
+    }
+}
+
+#[async_trait]
+impl MarkStore for Faulty {
+    async fn mark(
+        &self,
+        handler: &HandlerName,
+        root: &Root,
+        covered: Option<Sequence>,
+        mark: &Mark,
+    ) -> Result<Marking, StorageError> {
+        self.latency().await;
+        if self.strikes() {
+            return Err(self.unavailable("TransactWriteItems"));
+        }
+        let marking = self.world.positions.mark(handler, root, covered, mark).await?;
+        if marking == Marking::Done {
+            self.world.happened("root marked");
+            self.world.note(&format!("mark {handler} {root} {} {:?}", mark.state.as_str(), covered));
+            self.world.check(|checker| {
+                checker.mark(handler, root, true);
+                if let Some(covered) = covered {
+                    checker.covered(handler, root, covered);
+                }
+            });
+        }
+        if self.strikes() { Err(self.unavailable("TransactWriteItems")) } else { Ok(marking) }
+    }
+
+    async fn unmark(&self, handler: &HandlerName, root: &Root, mark: &Mark) -> Result<Marking, StorageError> {
+        self.latency().await;
+        if self.strikes() {
+            return Err(self.unavailable("TransactWriteItems"));
+        }
+        let marking = self.world.positions.unmark(handler, root, mark).await?;
+        if marking == Marking::Done {
+            self.world.note(&format!("unmark {handler} {root}"));
+            self.world.check(|checker| checker.mark(handler, root, false));
+        }
+        if self.strikes() { Err(self.unavailable("TransactWriteItems")) } else { Ok(marking) }
+    }
+
+    async fn record_skip(&self, handler: &HandlerName, root: &Root, skip: &Skip) -> Result<(), StorageError> {
+        self.world.positions.record_skip(handler, root, skip).await
+    }
+
+    async fn deferred(&self, handler: &HandlerName) -> Result<Vec<Root>, StorageError> {
+        self.latency().await;
+        if self.strikes() {
+            return Err(self.unavailable("Query"));
+        }
+        self.world.positions.deferred(handler).await
+    }
+
+    async fn orders(&self) -> Result<u64, StorageError> {
+        self.world.positions.orders().await
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use angzarr_relay::event::{Event, Root, Sequence, Timestamp};
 use angzarr_relay::handler::{Accepted, Handler, HandlerError, HandlerName, RootBatch};
-use angzarr_relay::lane::{LaneSettings, Subscription};
+use angzarr_relay::lane::{LaneSettings, OnFailure, Subscription};
 use angzarr_relay::relay::{HandlerSpec, Relay, RelayPorts, RelaySettings};
 use angzarr_relay::relay_table::{MemoryRelayTable, Start};
 use angzarr_relay::storage::{MemoryEvents, MemoryPositions};
@@ -70,6 +70,7 @@ impl Store {
             stream: Arc::new(self.stream.clone()),
             events: Arc::new(self.events.clone()),
             positions: Arc::new(self.positions.clone()),
+            marks: Arc::new(self.positions.clone()),
             checkpoints: Arc::new(self.table.clone()),
             registry: Arc::new(self.table.clone()),
             clock: self.clock.clone(),
@@ -82,7 +83,7 @@ impl Store {
                 handler: handler.clone(),
                 start: Start::Beginning,
                 subscription: Subscription::everything(),
-                settings: LaneSettings { max_in_flight, ..LaneSettings::default() },
+                settings: LaneSettings { max_in_flight, on_failure: OnFailure::Block, ..LaneSettings::default() },
             })
             .collect();
         let cancel = CancellationToken::new();

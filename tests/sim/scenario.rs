@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use angzarr_relay::event::Root;
 use angzarr_relay::handler::HandlerName;
-use angzarr_relay::lane::{Glob, LaneSettings, Pattern, Subscription, default_editions};
+use angzarr_relay::lane::{Glob, LaneSettings, OnFailure, Pattern, Subscription, default_editions};
 use angzarr_relay::relay::{HandlerSpec, Relay, RelayPorts, RelaySettings};
 use angzarr_relay::relay_table::Start;
 use angzarr_relay::telemetry::Health;
@@ -168,6 +168,7 @@ fn relay(plan: &Plan, world: &World, began: Instant) -> Relay {
         stream: ports.clone(),
         events: ports.clone(),
         positions: ports.clone(),
+        marks: ports.clone(),
         checkpoints: ports.clone(),
         registry: ports,
         clock: world.clock.clone(),
@@ -193,6 +194,8 @@ fn relay(plan: &Plan, world: &World, began: Instant) -> Relay {
                 checkpoint_interval: Duration::from_secs(2),
                 queued_bytes_max: 2000,
                 idle_roots_max: 4,
+                on_failure: OnFailure::Block,
+                checkpoint_hold: Duration::from_secs(4),
                 ..LaneSettings::default()
             };
             HandlerSpec { name, handler: Arc::new(handler), start: Start::Beginning, subscription, settings }

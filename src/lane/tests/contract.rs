@@ -6,7 +6,7 @@ use super::super::Subscription;
 use crate::event::{Event, Root, Row, Sequence, Timestamp};
 use crate::handler::RootBatch;
 use crate::relay_table::Checkpoint;
-use crate::storage::Advance;
+use crate::storage::{Advance, Mark};
 use crate::stream::{LaneId, StreamSequence};
 
 /// The events table, by root and sequence.
@@ -28,6 +28,10 @@ pub(super) struct Contract {
     pub(super) in_flight: BTreeSet<Root>,
     pub(super) shown: BTreeMap<LaneId, Shown>,
     pub(super) ended: BTreeSet<LaneId>,
+    /// The marks in the positions table.
+    pub(super) marks: BTreeMap<Root, Mark>,
+    /// Events passed, for the record.
+    pub(super) skipped: BTreeSet<(Root, Sequence)>,
     checkpoints: BTreeMap<LaneId, Checkpoint>,
 }
 
@@ -43,6 +47,8 @@ impl Contract {
             in_flight: BTreeSet::new(),
             shown: BTreeMap::new(),
             ended: BTreeSet::new(),
+            marks: BTreeMap::new(),
+            skipped: BTreeSet::new(),
             checkpoints: BTreeMap::new(),
         }
     }
@@ -73,7 +79,8 @@ impl Contract {
         let below_base = self.base(root).is_none_or(|base| sequence < base);
         let left_out = (self.table.get(&(root.clone(), sequence)))
             .is_some_and(|row| row.as_ref().is_ok_and(|event| !self.subscription.wants(event)));
-        by_position || by_acceptance || below_base || left_out
+        let passed = self.skipped.contains(&(root.clone(), sequence));
+        by_position || by_acceptance || below_base || left_out || passed
     }
 
     /// Clauses 1 and 3: in order, without a gap, never again what is known to be durable, a root once at a time.
@@ -109,11 +116,16 @@ impl Contract {
         let root = &advance.root;
         let told = self.told.get(root).copied();
         assert!(told.is_none_or(|told| advance.to > told), "{root}: {} is no advance over {told:?}", advance.to);
-        for sequence in 0..=advance.to.0 {
+        self.covers(root, advance.to);
+    }
+
+    /// Clause 4 for the position that a mark carries.
+    pub(super) fn covers(&self, root: &Root, through: Sequence) {
+        let told = self.told.get(root).copied();
+        for sequence in 0..=through.0 {
             assert!(
                 self.is_covered(root, Sequence(sequence), told, true),
-                "{root}: the position {} passes {sequence}, which is not covered",
-                advance.to
+                "{root}: the position {through} passes {sequence}, which is not covered"
             );
         }
     }
@@ -126,7 +138,8 @@ impl Contract {
                 Checkpoint::At(through) => number <= through,
                 Checkpoint::Finished => true,
             };
-            let exists = self.table.contains_key(&(root.clone(), *sequence));
+            let marked = self.marks.contains_key(root);
+            let exists = !marked && self.table.contains_key(&(root.clone(), *sequence));
             let position = self.positions.get(root).copied();
             assert!(
                 !passed || !exists || self.is_covered(root, *sequence, position, false),

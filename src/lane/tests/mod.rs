@@ -5,7 +5,9 @@
 //! 3, 4 and 5 by [`contract`], in every test. The rest is one file a concern.
 
 mod rig;
+mod spec;
 mod contract;
+mod marks;
 mod order;
 mod bases;
 mod rows;

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::rig::{Answer, Kind, LANE, OTHER, Rig, Spec, Writes, ev, types};
+use super::rig::{Answer, Kind, LANE, OTHER, Rig, Spec, Writes, ev, settings, types};
 use crate::event::Timestamp;
 use crate::handler::GroupLimits;
-use crate::lane::{LaneSettings, Subscription};
+use crate::lane::{LaneSettings, OnFailure, Subscription};
+use crate::storage::MarkState;
 
 const ROOTS: [&str; 5] = ["a", "b", "c", "d", "e"];
 const TYPES: [&str; 2] = ["Placed", "Noise"];
@@ -61,15 +62,15 @@ fn step() -> impl Strategy<Value = Step> {
         1 => answer().prop_map(Step::Answer),
         3 => (root.clone(), answer()).prop_map(|(root, answer)| Step::Once(root, answer)),
         1 => writes.prop_map(Step::Writes),
-        3 => (0usize..5).prop_map(Step::Hold),
-        4 => (0usize..5).prop_map(Step::Release),
+        3 => (0..KINDS.len()).prop_map(Step::Hold),
+        4 => (0..KINDS.len()).prop_map(Step::Release),
         1 => root.prop_map(Step::Elsewhere),
         6 => (1u64..3000).prop_map(Step::Pass),
         1 => Just(Step::Relieve),
     ]
 }
 
-const KINDS: [Kind; 5] = [Kind::Load, Kind::Repair, Kind::Deliver, Kind::Flush, Kind::Checkpoint];
+const KINDS: [Kind; 6] = [Kind::Load, Kind::Repair, Kind::Deliver, Kind::Flush, Kind::Checkpoint, Kind::Mark];
 
 /// The rig, and what the stream has yet to show.
 struct World {
@@ -139,6 +140,16 @@ impl World {
         let rest: Vec<_> = self.unshown.drain(..).collect();
         self.rig.show(LANE, rest, false);
         self.rig.rest();
+        // Answers scripted for once may park a root again.
+        for _ in 0..120 {
+            for root in ROOTS {
+                if self.rig.mark(root).is_some_and(|mark| mark.state == MarkState::Parked) {
+                    self.rig.release_parked(root, false);
+                }
+            }
+            self.rig.rest();
+        }
+        assert!(self.rig.contract.marks.is_empty(), "every root is back in its course");
         for lane in [LANE, OTHER] {
             self.rig.end(lane);
         }
@@ -162,6 +173,7 @@ proptest! {
         started_at in proptest::option::of(0i64..400),
         small in any::<bool>(),
         grouped in any::<bool>(),
+        patience in 0..3,
     ) {
         let limits = if grouped {
             GroupLimits { roots: 3, events_per_root: 4, bytes_per_root: 300, bytes: 500 }
@@ -175,6 +187,9 @@ proptest! {
             idle_roots_max: if small { 1 } else { 1000 },
             filtered_flush: if small { 2 } else { 64 },
             limits,
+            on_failure: if patience == 0 { OnFailure::Park } else { OnFailure::Block },
+            attempts_max: 3,
+            checkpoint_hold: if patience == 1 { Duration::from_secs(1) } else { Duration::from_hours(24) },
             ..LaneSettings::default()
         };
         let subscription = if some_types { types(&TYPES[..1]) } else { Subscription::everything() };
@@ -190,7 +205,7 @@ proptest! {
     /// A stop at any moment, then another life from the checkpoints and positions it left: nothing is lost.
     #[test]
     fn a_stop_at_any_moment_leaves_what_the_next_life_needs(steps in proptest::collection::vec(step(), 1..60)) {
-        let mut rig = Rig::with(LaneSettings::default());
+        let mut rig = Rig::with(settings());
         rig.open(OTHER);
         let mut world = World { rig, next: [0; ROOTS.len()], unshown: Vec::new(), created_at: 0 };
         for step in &steps {

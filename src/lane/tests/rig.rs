@@ -6,12 +6,16 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::super::repair::REPAIR_ROWS_MAX;
-use super::super::{Effect, Glob, LaneSettings, Lanes, Pattern, RepairOrder, Repaired, Subscription, default_editions};
+use super::super::{
+    Effect, Glob, LaneSettings, Lanes, MarkOrder, OnFailure, Pattern, RepairOrder, Repaired, Subscription,
+    default_editions,
+};
 use super::contract::Contract;
-use crate::event::{Event, InvalidRow, Root, Row, Sequence, Timestamp};
+pub(super) use super::spec::{Spec, ev, evs, root_of};
+use crate::event::{Root, Sequence, Timestamp};
 use crate::handler::{Accepted, HandlerError, HandlerName, RootBatch};
 use crate::relay_table::Checkpoint;
-use crate::storage::{Advance, Advanced, StorageError};
+use crate::storage::{Advance, Advanced, Mark, MarkState, Marking, Skip, Standing, StorageError};
 use crate::stream::{Change, LaneId, Page, Record, StreamPoint, StreamSequence};
 use crate::time::Random;
 
@@ -22,64 +26,6 @@ pub(super) const OTHER: LaneId = LaneId(2);
 
 /// More effects at one moment than this are a loop without end.
 const EFFECTS_MAX: usize = 200_000;
-
-/// A row as a test names it.
-#[derive(Debug, Clone)]
-pub(super) struct Spec {
-    root: Root,
-    sequence: u64,
-    event_type: &'static str,
-    created_at: i64,
-    payload: usize,
-    invalid: bool,
-}
-
-/// An event of type `T`, created at 1000 ms.
-pub(super) fn ev(root: &str, sequence: u64) -> Spec {
-    Spec { root: root_of(root), sequence, event_type: "T", created_at: 1000, payload: 8, invalid: false }
-}
-
-/// Events of one root.
-pub(super) fn evs(root: &str, sequences: impl IntoIterator<Item = u64>) -> Vec<Spec> {
-    sequences.into_iter().map(|sequence| ev(root, sequence)).collect()
-}
-
-pub(super) fn root_of(id: &str) -> Root {
-    Root::new("orders", "", id).unwrap()
-}
-
-impl Spec {
-    pub(super) fn of(self, event_type: &'static str) -> Self {
-        Self { event_type, ..self }
-    }
-
-    pub(super) fn at(self, created_at: i64) -> Self {
-        Self { created_at, ..self }
-    }
-
-    pub(super) fn sized(self, payload: usize) -> Self {
-        Self { payload, ..self }
-    }
-
-    pub(super) fn invalid(self) -> Self {
-        Self { invalid: true, ..self }
-    }
-
-    fn row(&self) -> Row {
-        let (root, sequence) = (self.root.clone(), Sequence(self.sequence));
-        if self.invalid {
-            return Err(InvalidRow { root, sequence, reason: "test".into() });
-        }
-        Ok(Event {
-            root,
-            sequence,
-            event_type: self.event_type.into(),
-            payload: vec![0; self.payload].into(),
-            correlation_id: None,
-            created_at: Timestamp::from_unix_millis(self.created_at),
-        })
-    }
-}
 
 /// What the handler answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +53,7 @@ pub(super) enum Kind {
     Deliver,
     Flush,
     Checkpoint,
+    Mark,
 }
 
 fn kind(effect: &Effect) -> Kind {
@@ -116,6 +63,7 @@ fn kind(effect: &Effect) -> Kind {
         Effect::Deliver(_) => Kind::Deliver,
         Effect::Flush(_) => Kind::Flush,
         Effect::Checkpoint(..) => Kind::Checkpoint,
+        Effect::Mark(_) => Kind::Mark,
     }
 }
 
@@ -130,6 +78,8 @@ pub(super) struct Rig {
     pub(super) flushes: Vec<Vec<Advance>>,
     pub(super) checkpoints: Vec<(LaneId, Checkpoint)>,
     pub(super) finished: Vec<LaneId>,
+    /// Events that were passed, for the record.
+    pub(super) skips: Vec<(Root, Skip)>,
     pub(super) writes: Writes,
     pub(super) checkpoints_fail: bool,
     held: BTreeSet<Kind>,
@@ -141,9 +91,9 @@ pub(super) struct Rig {
     through: BTreeMap<LaneId, StreamPoint>,
 }
 
-/// The defaults; a test names what it changes.
+/// The defaults, but that nothing is given up; a test names what it changes.
 pub(super) fn settings() -> LaneSettings {
-    LaneSettings::default()
+    LaneSettings { on_failure: OnFailure::Block, checkpoint_hold: Duration::from_hours(24), ..LaneSettings::default() }
 }
 
 /// A subscription to these types of every root.
@@ -178,6 +128,7 @@ impl Rig {
             flushes: Vec::new(),
             checkpoints: Vec::new(),
             finished: Vec::new(),
+            skips: Vec::new(),
             writes: Writes::Work,
             checkpoints_fail: false,
             held: BTreeSet::new(),
@@ -374,6 +325,10 @@ impl Rig {
                 }
                 self.flushes.push(advances.clone());
             }
+            Effect::Mark(MarkOrder::Mark { root, covered: Some(covered), .. }) => {
+                self.contract.covers(root, *covered);
+            }
+            Effect::Mark(_) => {}
             Effect::Checkpoint(lane, checkpoint) => {
                 self.contract.checks(*lane, checkpoint);
                 self.checkpoints.push((*lane, checkpoint.clone()));
@@ -394,7 +349,8 @@ impl Rig {
                     .map(|root| {
                         let position = self.contract.positions.get(&root).copied();
                         self.tell(&root, position);
-                        (root, position)
+                        let mark = self.contract.marks.get(&root).cloned();
+                        (root, Standing { position, mark })
                     })
                     .collect();
                 self.lanes.loaded(found, self.now);
@@ -414,12 +370,66 @@ impl Rig {
                 let results = advances.into_iter().map(|advance| self.write_position(advance)).collect();
                 self.lanes.flushed(results, self.now);
             }
+            Effect::Mark(order) => {
+                let result = self.change_mark(&order);
+                self.lanes.marked(order, result, self.now);
+            }
             Effect::Checkpoint(lane, checkpoint) => {
                 if self.lanes.checkpointed(lane, checkpoint, !self.checkpoints_fail, self.now) {
                     self.finished.push(lane);
                 }
             }
         }
+    }
+
+    fn change_mark(&mut self, order: &MarkOrder) -> Result<Marking, StorageError> {
+        let lost = || Err(StorageError::Throttled { operation: "test", table: "positions".into() });
+        if self.writes == Writes::Fail {
+            return lost();
+        }
+        let contract = &mut self.contract;
+        match order {
+            MarkOrder::Mark { root, covered, .. } if contract.positions.get(root) > covered.as_ref() => {
+                return Ok(Marking::Refused);
+            }
+            MarkOrder::Mark { root, covered, mark } => {
+                contract.marks.insert(root.clone(), mark.clone());
+                if let Some(covered) = covered {
+                    contract.positions.insert(root.clone(), *covered);
+                    if self.writes == Writes::Work {
+                        self.tell(root, Some(*covered));
+                    }
+                }
+            }
+            MarkOrder::Unmark { root, mark } if contract.marks.get(root) == Some(mark) => {
+                contract.marks.remove(root);
+            }
+            MarkOrder::Unmark { .. } => return Ok(Marking::Refused),
+            MarkOrder::Skip { root, skip } => {
+                contract.skipped.insert((root.clone(), skip.sequence));
+                self.skips.push((root.clone(), skip.clone()));
+            }
+        }
+        if self.writes == Writes::LoseReplies { lost() } else { Ok(Marking::Done) }
+    }
+
+    /// What an operator does: the root goes on, behind the event it stands before when that is passed.
+    pub(super) fn release_parked(&mut self, root: &str, pass: bool) {
+        let root = root_of(root);
+        let mark = self.contract.marks.get_mut(&root).expect("the root is parked");
+        mark.state = MarkState::Deferred;
+        if pass {
+            let passed = mark.sequence;
+            mark.sequence = passed.next();
+            self.contract.skipped.insert((root.clone(), passed));
+            self.contract.positions.insert(root.clone(), passed);
+        }
+        self.lanes.resume(vec![root]);
+        self.run();
+    }
+
+    pub(super) fn mark(&self, root: &str) -> Option<&Mark> {
+        self.contract.marks.get(&root_of(root))
     }
 
     fn tell(&mut self, root: &Root, position: Option<Sequence>) {

@@ -59,6 +59,14 @@ impl RelayHome {
         relay
     }
 
+    /// Runs a command with this configuration: whether it worked, and what it printed to standard output and stderr.
+    pub(crate) fn command(&self, arguments: &[&str]) -> (bool, String, String) {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_angzarr-relay"));
+        let output = command.arg("--config").arg(self.path("relay.toml")).args(arguments).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.success(), text(output.stdout), text(output.stderr))
+    }
+
     /// What a jsonl handler has written to a file: the sequences of each root, by the root's id, in the order of the
     /// lines.
     pub(crate) fn sequences(&self, file: &str) -> BTreeMap<String, Vec<u64>> {

@@ -1,0 +1,250 @@
+//! `angzarr-relay parked`: roots that stopped for a handler, and how an operator lets them go on.
+//!
+//! Everything is done by the tables; a running relay takes it up within seconds, one that is stopped at its next start.
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::connect::Connection;
+use super::output::{Columns, print, remark};
+use super::{CliError, Context, RootArgs};
+use crate::event::Root;
+use crate::handler::{HandlerKind, HandlerName, HandlerNameError};
+use crate::storage::{DynamoMarks, Mark, MarkState, Marking};
+use crate::time::Clock;
+
+/// The subcommands of `parked`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ParkedCommand {
+    /// List the parked roots
+    List(ParkedListArgs),
+    /// Show why a root is parked
+    Show(ParkedRootArgs),
+    /// Let parked roots go on from the event they stand before
+    ///
+    /// The event and all after it are delivered, in order, to the end of the root. A running relay begins within seconds.
+    Release(ParkedReleaseArgs),
+    /// Pass the event a root stands before, and go on behind it
+    ///
+    /// The handler never gets that event; what was passed is recorded in the relay's table.
+    Skip(ParkedRootArgs),
+}
+
+/// Which parked roots to list.
+#[derive(Debug, Clone, Args)]
+pub struct ParkedListArgs {
+    /// Of this handler; without it, of all configured ones
+    #[arg(long, value_name = "NAME", value_parser = handler_name)]
+    pub handler: Option<HandlerName>,
+
+    /// Of this domain
+    #[arg(long, value_name = "DOMAIN")]
+    pub domain: Option<String>,
+
+    /// Print JSON, one root a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// One parked root.
+#[derive(Debug, Clone, Args)]
+pub struct ParkedRootArgs {
+    /// The handler's name
+    #[arg(value_name = "HANDLER", value_parser = handler_name)]
+    pub handler: HandlerName,
+
+    /// The root.
+    #[command(flatten)]
+    pub root: RootArgs,
+}
+
+/// Which parked roots to release.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  angzarr-relay parked release orders-view orders order-1 --config config/relay.toml
+  angzarr-relay parked release orders-view --all --config config/relay.toml")]
+pub struct ParkedReleaseArgs {
+    /// The handler's name
+    #[arg(value_name = "HANDLER", value_parser = handler_name)]
+    pub handler: HandlerName,
+
+    /// The root's domain, such as orders
+    #[arg(value_name = "DOMAIN", required_unless_present = "all", conflicts_with = "all")]
+    pub domain: Option<String>,
+
+    /// The root's id, any characters
+    #[arg(value_name = "ROOT", required_unless_present = "all", conflicts_with = "all")]
+    pub root: Option<String>,
+
+    /// The root's edition; "" is the unnamed one
+    #[arg(long, default_value = super::arguments::MAIN_EDITION, value_name = "EDITION")]
+    pub edition: String,
+
+    /// All parked roots of the handler
+    #[arg(long)]
+    pub all: bool,
+
+    /// Let a saga have events again that it may have acted on
+    #[arg(long)]
+    pub rerun_side_effects: bool,
+}
+
+fn handler_name(text: &str) -> Result<HandlerName, HandlerNameError> {
+    HandlerName::new(text)
+}
+
+pub(super) async fn run(command: ParkedCommand, context: Context) -> Result<(), CliError> {
+    let connection = Connection::new(&context).await?;
+    let marks = DynamoMarks::new(&connection.clients, &connection.tables, Clock::system());
+    let parked = Parked { connection, marks, context };
+    match command {
+        ParkedCommand::List(args) => parked.list(args).await,
+        ParkedCommand::Show(args) => parked.show(&args).await,
+        ParkedCommand::Release(args) => parked.release(args).await,
+        ParkedCommand::Skip(args) => parked.skip(&args).await,
+    }
+}
+
+struct Parked {
+    connection: Connection,
+    marks: DynamoMarks,
+    context: Context,
+}
+
+impl Parked {
+    async fn of(&self, handler: &HandlerName) -> Result<Vec<(Root, Mark)>, CliError> {
+        let mut marked = self.marks.list(handler).await.map_err(|error| self.connection.trouble(error))?;
+        marked.retain(|(_, mark)| mark.state == MarkState::Parked);
+        Ok(marked)
+    }
+
+    /// The mark of a parked root, or why there is nothing to do.
+    async fn mark(&self, handler: &HandlerName, root: &Root) -> Result<Mark, CliError> {
+        let mark = self.marks.find(handler, root).await.map_err(|error| self.connection.trouble(error))?;
+        let not_parked =
+            |why: &str| CliError::Refused(format!("{root} is not parked for the handler `{handler}`{why}"));
+        match mark {
+            Some(mark) if mark.state == MarkState::Parked => Ok(mark),
+            Some(_) => Err(not_parked(": it is deferred, and the relay goes on with it by itself")),
+            None => Err(not_parked("; `angzarr-relay parked list` shows what is")),
+        }
+    }
+
+    async fn list(&self, args: ParkedListArgs) -> Result<(), CliError> {
+        let handlers: Vec<HandlerName> = match args.handler {
+            Some(handler) => vec![handler],
+            None => self.context.config.handlers.iter().map(|handler| handler.name.clone()).collect(),
+        };
+        if handlers.is_empty() {
+            remark("no handler is configured: name one with --handler, or a configuration with --config");
+        }
+        let mut columns =
+            Columns::new(["HANDLER", "DOMAIN", "EDITION", "ROOT", "SEQUENCE", "ATTEMPTS", "SINCE", "REASON"]);
+        let mut found = 0;
+        for handler in handlers {
+            let mut parked = self.of(&handler).await?;
+            parked.retain(|(root, _)| args.domain.as_deref().is_none_or(|domain| root.domain() == domain));
+            found += parked.len();
+            let shown: Vec<Shown> = parked.iter().map(|(root, mark)| Shown::new(&handler, root, mark)).collect();
+            if args.json {
+                shown.iter().try_for_each(|shown| print(serde_json::json!(shown)))?;
+            } else {
+                columns.lines(shown.iter().map(Shown::cells).collect()).map_or(Ok(()), print)?;
+            }
+        }
+        if found == 0 {
+            remark("no root is parked");
+        }
+        Ok(())
+    }
+
+    async fn show(&self, args: &ParkedRootArgs) -> Result<(), CliError> {
+        let root = args.root.root()?;
+        let mark = self.mark(&args.handler, &root).await?;
+        print(format!(
+            "{root} is parked for `{}` since {}\n  before its event {} (`angzarr-relay read` shows it)\n  attempts {}\n  reason   {}",
+            args.handler, mark.marked_at, mark.sequence, mark.attempts, mark.reason
+        ))
+    }
+
+    async fn release(&self, args: ParkedReleaseArgs) -> Result<(), CliError> {
+        let kind = self.context.config.handlers.iter().find(|handler| handler.name == args.handler);
+        if kind.is_some_and(|handler| handler.kind == HandlerKind::Saga) && !args.rerun_side_effects {
+            return Err(CliError::Refused(format!(
+                "`{}` is a saga and may have acted on the event already; say --rerun-side-effects to let it have the event again",
+                args.handler
+            )));
+        }
+        let chosen = match (&args.domain, &args.root) {
+            (Some(domain), Some(id)) => {
+                let root = Root::new(domain, &args.edition, id)?;
+                let mark = self.mark(&args.handler, &root).await?;
+                vec![(root, mark)]
+            }
+            _ => self.of(&args.handler).await?,
+        };
+        let mut released = 0;
+        for (root, mark) in chosen {
+            let marking = self.marks.release(&args.handler, &root, &mark).await;
+            match marking.map_err(|error| self.connection.trouble(error))? {
+                Marking::Done => released += 1,
+                Marking::Refused => remark(format!("{root} was changed meanwhile and is left as it is")),
+            }
+        }
+        print(format!("released {released}; the relay goes on with them within seconds, or at its next start"))
+    }
+
+    async fn skip(&self, args: &ParkedRootArgs) -> Result<(), CliError> {
+        let root = args.root.root()?;
+        let mark = self.mark(&args.handler, &root).await?;
+        let marking = self.marks.skip(&args.handler, &root, &mark).await;
+        match marking.map_err(|error| self.connection.trouble(error))? {
+            Marking::Done => {
+                print(format!("passed {root} {}; the relay goes on behind it within seconds", mark.sequence))
+            }
+            Marking::Refused => Err(CliError::Refused(format!("{root} was changed meanwhile; look again and repeat"))),
+        }
+    }
+}
+
+/// One parked root as it is shown.
+#[derive(Debug, Serialize)]
+struct Shown {
+    handler: String,
+    domain: String,
+    edition: String,
+    root: String,
+    sequence: u64,
+    attempts: u32,
+    since: String,
+    reason: String,
+}
+
+impl Shown {
+    fn new(handler: &HandlerName, root: &Root, mark: &Mark) -> Self {
+        Self {
+            handler: handler.to_string(),
+            domain: root.domain().into_owned(),
+            edition: root.edition().into_owned(),
+            root: root.id().to_owned(),
+            sequence: mark.sequence.0,
+            attempts: mark.attempts,
+            since: mark.marked_at.to_string(),
+            reason: mark.reason.clone(),
+        }
+    }
+
+    fn cells(&self) -> [String; 8] {
+        [
+            self.handler.clone(),
+            self.domain.clone(),
+            self.edition.clone(),
+            self.root.clone(),
+            self.sequence.to_string(),
+            self.attempts.to_string(),
+            self.since.clone(),
+            self.reason.clone(),
+        ]
+    }
+}

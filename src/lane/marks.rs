@@ -1,0 +1,247 @@
+//! Marked roots: parked or deferred ones, and how they go on.
+//!
+//! A mark is written together with what the root has covered; from then on the root's rows are let go, hold no
+//! checkpoint and cost no memory: they are in the table. A deferred root is *worked off*: it is read from the table,
+//! delivered in order up to the end, and only then is its mark taken away. Invariant: from the beginning of that work
+//! new rows pin their pages as usual, so what the last read did not show holds the checkpoint.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+use super::Lanes;
+use super::course::{Durable, Phase, Why, Work};
+use super::courses::Slot;
+use super::lanes::Effect;
+use crate::event::{Root, Sequence, Timestamp};
+use crate::storage::{Mark, MarkState, Marking, Skip, StorageError};
+
+/// Changes of marks under way at once.
+const MARKS_IN_FLIGHT_MAX: usize = 8;
+
+/// The wait before a change of a mark that failed is made again.
+const MARK_RETRY: Duration = Duration::from_millis(500);
+
+/// A change to make in the tables; answered by [`Lanes::marked`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MarkOrder {
+    /// Mark a root that has covered this; whoever carries it out sets the mark's time.
+    Mark {
+        /// The root.
+        root: Root,
+        /// What it has covered.
+        covered: Option<Sequence>,
+        /// The mark.
+        mark: Mark,
+    },
+    /// Take a root's mark away.
+    Unmark {
+        /// The root.
+        root: Root,
+        /// The mark it carries.
+        mark: Mark,
+    },
+    /// Record that an event is passed.
+    Skip {
+        /// The root.
+        root: Root,
+        /// The event.
+        skip: Skip,
+    },
+}
+
+impl MarkOrder {
+    /// The root it is about.
+    #[must_use]
+    pub fn root(&self) -> &Root {
+        match self {
+            Self::Mark { root, .. } | Self::Unmark { root, .. } | Self::Skip { root, .. } => root,
+        }
+    }
+}
+
+impl Lanes {
+    /// Stops a root until an operator releases it.
+    pub(crate) fn park(&mut self, slot: Slot, reason: &str, now: Instant) {
+        self.mark(slot, MarkState::Parked, reason, now);
+    }
+
+    /// Marks a root that is tried again at `retry_at`, so that it holds no checkpoint meanwhile.
+    pub(crate) fn defer(&mut self, slot: Slot, reason: &str, retry_at: Instant, now: Instant) {
+        let Some(active) = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut()) else { return };
+        active.retry_at = Some(retry_at);
+        self.mark(slot, MarkState::Deferred, reason, now);
+    }
+
+    fn mark(&mut self, slot: Slot, state: MarkState, reason: &str, now: Instant) {
+        self.forget_queue(slot);
+        let Some(course) = self.courses.get(slot) else { return };
+        let failures = course.active.as_deref().map_or(0, |active| active.failures);
+        let unset = Timestamp::from_unix_millis(0);
+        let mark = Mark::new(state, course.sequencer.next(), failures, reason, unset);
+        let (root, covered) = (course.root.clone(), course.sequencer.covered());
+        self.order(slot, MarkOrder::Mark { root, covered, mark }, now);
+    }
+
+    /// Passes an event that failed for good, once that is recorded.
+    pub(crate) fn skip(&mut self, slot: Slot, sequence: Sequence, reason: &str, now: Instant) {
+        let Some(course) = self.courses.get(slot) else { return };
+        let attempts = course.active.as_deref().map_or(0, |active| active.failures);
+        // A reason is bounded as a mark's.
+        let reason = Mark::new(MarkState::Parked, sequence, 0, reason, Timestamp::from_unix_millis(0)).reason;
+        let skip = Skip { sequence, attempts, reason };
+        self.order(slot, MarkOrder::Skip { root: course.root.clone(), skip }, now);
+    }
+
+    /// At the end of the work on a marked root: its mark goes.
+    pub(crate) fn unmark(&mut self, slot: Slot, now: Instant) {
+        let Some(course) = self.courses.get(slot) else { return };
+        let Some(mark) = course.mark.as_deref().cloned() else { return };
+        self.order(slot, MarkOrder::Unmark { root: course.root.clone(), mark }, now);
+    }
+
+    fn order(&mut self, slot: Slot, order: MarkOrder, now: Instant) {
+        self.enter(slot, Phase::Marking);
+        self.mark_orders.push_back((now, order));
+    }
+
+    /// The next change of a mark to make.
+    pub(crate) fn next_mark(&mut self, now: Instant) -> Option<Effect> {
+        if self.draining || self.marks_in_flight >= MARKS_IN_FLIGHT_MAX {
+            return None;
+        }
+        let due = self.mark_orders.iter().position(|(at, _)| *at <= now)?;
+        let (_, order) = self.mark_orders.remove(due)?;
+        self.marks_in_flight += 1;
+        Some(Effect::Mark(order))
+    }
+
+    /// When the next change of a mark is to be made.
+    pub(crate) fn next_mark_at(&self) -> Option<Instant> {
+        let free = !self.draining && self.marks_in_flight < MARKS_IN_FLIGHT_MAX;
+        self.mark_orders.iter().map(|(at, _)| *at).min().filter(|_| free)
+    }
+
+    /// Takes what became of a change of [`super::Effect::Mark`].
+    pub fn marked(&mut self, order: MarkOrder, result: Result<Marking, StorageError>, now: Instant) {
+        self.marks_in_flight = self.marks_in_flight.saturating_sub(1);
+        let Some(slot) = self.courses.find(order.root()) else { return };
+        match (result, order) {
+            (Err(_), order) => self.mark_orders.push_back((now + MARK_RETRY, order)),
+            // Somebody else changed the row: it says how the root stands.
+            (Ok(Marking::Refused), _) => self.load_again(slot),
+            (Ok(Marking::Done), MarkOrder::Mark { covered, mark, .. }) => self.stands(slot, covered, mark, now),
+            (Ok(Marking::Done), MarkOrder::Unmark { root, .. }) => {
+                info!(handler = %self.handler, %root, "the root is back in its course");
+                let Some(course) = self.courses.get_mut(slot) else { return };
+                course.mark = None;
+                if let Some(active) = course.active.as_deref_mut() {
+                    active.work = Work::None;
+                }
+                self.enter(slot, Phase::Open);
+                self.evaluate(slot, now);
+            }
+            (Ok(Marking::Done), MarkOrder::Skip { root, skip }) => {
+                self.counters.skipped(1);
+                warn!(
+                    handler = %self.handler, %root, sequence = %skip.sequence, reason = %skip.reason,
+                    "the event was passed; it is recorded as skipped"
+                );
+                let Some(course) = self.courses.get_mut(slot) else { return };
+                course.sequencer.cover(skip.sequence);
+                if let Some(active) = course.active.as_deref_mut() {
+                    (active.failures, active.failing_since) = (0, None);
+                }
+                self.drop_covered(slot);
+                self.mark_dirty(slot, now);
+                self.enter(slot, Phase::Open);
+                self.evaluate(slot, now);
+            }
+        }
+    }
+
+    /// The mark is durable: the root stands still, and holds nothing.
+    fn stands(&mut self, slot: Slot, covered: Option<Sequence>, mark: Mark, now: Instant) {
+        let Some(course) = self.courses.get_mut(slot) else { return };
+        if let Some(covered) = covered {
+            course.durable = Durable::At(covered);
+        }
+        let (state, sequence, attempts) = (mark.state, mark.sequence, mark.attempts);
+        if state == MarkState::Parked {
+            self.counters.parked(1);
+            error!(
+                handler = %self.handler, root = %course.root, %sequence, attempts, reason = %mark.reason,
+                "the root is parked for this handler: nothing is lost; mend the cause, then `angzarr-relay parked release`"
+            );
+        } else {
+            info!(handler = %self.handler, root = %course.root, %sequence, attempts, reason = %mark.reason, "the root is deferred");
+        }
+        course.mark = Some(Box::new(mark));
+        // What came meanwhile is in the table, too.
+        self.forget_queue(slot);
+        let Some(active) = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut()) else { return };
+        (active.accepted, active.seen, active.work) = (None, None, Work::None);
+        let retry_at = active.retry_at.take();
+        self.release_pins(slot, now);
+        if state == MarkState::Parked {
+            self.enter(slot, Phase::Open);
+            self.settle_if_done(slot, now);
+        } else {
+            self.wait(slot, Why::Retry, retry_at.unwrap_or(now).max(now));
+        }
+    }
+
+    /// Goes on with roots that are deferred, as the tables say: at the start, and when an operator has released some.
+    pub fn resume(&mut self, roots: Vec<Root>) {
+        for root in roots {
+            if !self.subscription.covers(&root) {
+                continue;
+            }
+            let (slot, _) = self.courses.find_or_add(&root);
+            let idle = self.courses.get(slot).is_some_and(|course| course.active.is_none());
+            if idle {
+                if let Some(course) = self.courses.get_mut(slot) {
+                    course.activate();
+                }
+                self.courses.count_active();
+                self.load_again(slot);
+            }
+        }
+    }
+
+    fn load_again(&mut self, slot: Slot) {
+        if let Some(course) = self.courses.get_mut(slot) {
+            course.durable = Durable::Unknown;
+        }
+        self.enter(slot, Phase::Loading);
+        self.to_load.push_back(slot);
+    }
+
+    /// After its position was loaded: a parked root holds nothing, a deferred one is worked off.
+    pub(crate) fn begin_marked(&mut self, slot: Slot, now: Instant) {
+        let state = self.courses.get(slot).and_then(|course| course.mark.as_deref()).map(|mark| mark.state);
+        match state {
+            None => {
+                if let Some(active) = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut()) {
+                    active.work = Work::None;
+                }
+            }
+            Some(MarkState::Deferred) => self.work_off(slot),
+            Some(MarkState::Parked) => {
+                self.forget_queue(slot);
+                if let Some(active) = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut()) {
+                    active.seen = None;
+                }
+                self.release_pins(slot, now);
+            }
+        }
+    }
+
+    /// Begins the work on a deferred root.
+    pub(crate) fn work_off(&mut self, slot: Slot) {
+        if let Some(active) = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut()) {
+            active.work = Work::Begun;
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Marks: a root that is not in its normal course for a handler says so on its position row (design section 3).
+//!
+//! Types and the port; the adapter on DynamoDB is in `mark_store`. A mark covers its root for checkpoints: what lies
+//! behind the position is fetched from the table when the root goes on. Invariant: a mark is written together with
+//! what the handler has covered, so that nothing accepted before is delivered again.
+
+use async_trait::async_trait;
+
+use super::StorageError;
+use crate::event::{Root, Sequence, Timestamp};
+use crate::handler::HandlerName;
+
+/// The longest reason kept, in bytes.
+const REASON_BYTES_MAX: usize = 1_000;
+
+/// Who lets the root go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MarkState {
+    /// The relay itself: it tries again, or was told to by `parked release`.
+    Deferred,
+    /// An operator.
+    Parked,
+}
+
+impl MarkState {
+    /// As it stands in the row.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Deferred => "deferred",
+            Self::Parked => "parked",
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        [Self::Deferred, Self::Parked].into_iter().find(|state| state.as_str() == text)
+    }
+}
+
+/// Why and where a root stands still for a handler.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// Who lets it go on.
+    pub state: MarkState,
+    /// The event it stands before.
+    pub sequence: Sequence,
+    /// How often the handler was given that event.
+    pub attempts: u32,
+    /// What the handler, or the relay, said; no payload.
+    pub reason: String,
+    /// When it was marked.
+    pub marked_at: Timestamp,
+}
+
+impl Mark {
+    /// A mark; a long reason is cut.
+    #[must_use]
+    pub fn new(state: MarkState, sequence: Sequence, attempts: u32, reason: &str, marked_at: Timestamp) -> Self {
+        let mut end = reason.len().min(REASON_BYTES_MAX);
+        while !reason.is_char_boundary(end) {
+            end -= 1;
+        }
+        Self { state, sequence, attempts, reason: reason[..end].to_owned(), marked_at }
+    }
+}
+
+/// How a root stands for a handler: all that its position row says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The last sequence durably finished; none when there is none.
+    pub position: Option<Sequence>,
+    /// Its mark, when it is not in its normal course.
+    pub mark: Option<Mark>,
+}
+
+/// What became of a conditional change of a mark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Marking {
+    /// It is as asked.
+    Done,
+    /// The row is no longer what it was taken for: nothing was written.
+    Refused,
+}
+
+/// An event that a handler was made to pass, for the record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skip {
+    /// The event.
+    pub sequence: Sequence,
+    /// How often the handler was given it.
+    pub attempts: u32,
+    /// Why it was passed.
+    pub reason: String,
+}
+
+/// Marks roots, for the relay and for operators.
+#[async_trait]
+pub trait MarkStore: Send + Sync {
+    /// Marks a root, or changes its mark, and sets its position to what is covered (none: nothing is). Refused when the
+    /// position is past that already.
+    async fn mark(
+        &self,
+        handler: &HandlerName,
+        root: &Root,
+        covered: Option<Sequence>,
+        mark: &Mark,
+    ) -> Result<Marking, StorageError>;
+
+    /// Takes a mark away. Refused when the root carries another mark, or none.
+    async fn unmark(&self, handler: &HandlerName, root: &Root, mark: &Mark) -> Result<Marking, StorageError>;
+
+    /// Records that a handler passes an event it did not accept. The position is not touched.
+    async fn record_skip(&self, handler: &HandlerName, root: &Root, skip: &Skip) -> Result<(), StorageError>;
+
+    /// The deferred roots of a handler.
+    async fn deferred(&self, handler: &HandlerName) -> Result<Vec<Root>, StorageError>;
+
+    /// A number that changes whenever an operator has changed a mark.
+    async fn orders(&self) -> Result<u64, StorageError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_cut_between_characters() {
+        let reason = "ä".repeat(REASON_BYTES_MAX);
+        let mark = Mark::new(MarkState::Parked, Sequence(3), 1, &format!("x{reason}"), Timestamp::from_unix_millis(0));
+        assert_eq!(mark.reason.len(), REASON_BYTES_MAX - 1);
+        assert!(reason.contains(&mark.reason[1..]));
+    }
+
+    #[test]
+    fn a_state_survives_its_text() {
+        for state in [MarkState::Deferred, MarkState::Parked] {
+            assert_eq!(MarkState::parse(state.as_str()), Some(state));
+        }
+        assert_eq!(MarkState::parse("asleep"), None);
+    }
+}

@@ -1,0 +1,352 @@
+//! Marks on DynamoDB: on the position row, and, so that they are found without a scan, in the relay's own table.
+//!
+//! Rows of the relay's table: `pk = marks#{handler}`, `sk` = the root's key, with the mark's attributes; `pk =
+//! skipped#{handler}`, `sk = {root key}#{sequence}`, the record of a passed event; `pk = orders`, `sk = marks`, a
+//! `number` that grows with each change by an operator, which a running relay looks at. Both tables change in one
+//! transaction. Nothing here retries.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
+use aws_sdk_dynamodb::types::{AttributeValue, Delete, Put, ReturnConsumedCapacity, TransactWriteItem, Update};
+
+use super::call::{Call, Item, number, sequence_of, text, text_of};
+use super::event_append::cancelled_by;
+use super::position_store::{PK, SEQUENCE, UPDATED_AT, position_key};
+use super::{Mark, MarkState, MarkStore, Marking, Skip, StorageError, TableNames};
+use crate::aws::{AwsClients, observe};
+use crate::event::{Root, Sequence, Timestamp, escape};
+use crate::handler::HandlerName;
+use crate::time::Clock;
+
+/// S: `parked` or `deferred`.
+pub(super) const MARK: &str = "mark";
+/// N: the event the root stands before.
+const MARK_SEQUENCE: &str = "mark_sequence";
+/// N: how often the handler was given it.
+const MARK_ATTEMPTS: &str = "mark_attempts";
+/// S: why.
+const MARK_REASON: &str = "mark_reason";
+/// S: since when.
+const MARKED_AT: &str = "marked_at";
+/// The attributes of a mark.
+pub(super) const MARK_COLUMNS: [&str; 5] = [MARK, MARK_SEQUENCE, MARK_ATTEMPTS, MARK_REASON, MARKED_AT];
+
+/// Partition key of the number of orders, and its sort key here.
+const ORDERS: (&str, &str) = ("orders", "marks");
+/// N: how many orders there were.
+const NUMBER: &str = "number";
+
+/// Pages of 1 MB that a list of marks takes at most; some million marks.
+const LIST_PAGES_MAX: usize = 300;
+
+/// Marks on DynamoDB. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct DynamoMarks {
+    client: Client,
+    positions: String,
+    relay: String,
+    clock: Clock,
+}
+
+/// The mark in a row; none when it carries none.
+pub(super) fn mark_of(item: &Item) -> Result<Option<Mark>, &'static str> {
+    let Some(state) = item.get(MARK) else { return Ok(None) };
+    let state =
+        state.as_s().ok().and_then(|text| MarkState::parse(text)).ok_or("`mark` is neither parked nor deferred (S)")?;
+    let sequence = sequence_of(item, MARK_SEQUENCE).ok_or("`mark_sequence` is no whole number (N) from 0")?;
+    let attempts = sequence_of(item, MARK_ATTEMPTS).and_then(|count| u32::try_from(count.0).ok()).unwrap_or(0);
+    let marked_at = text_of(item, MARKED_AT)
+        .and_then(|moment| Timestamp::parse(moment).ok())
+        .ok_or("`marked_at` is no ISO 8601 time (S)")?;
+    Ok(Some(Mark::new(state, sequence, attempts, text_of(item, MARK_REASON).unwrap_or_default(), marked_at)))
+}
+
+fn columns_of(mark: &Mark) -> [(&'static str, AttributeValue); 5] {
+    [
+        (MARK, text(mark.state.as_str())),
+        (MARK_SEQUENCE, number(mark.sequence)),
+        (MARK_ATTEMPTS, number(Sequence(mark.attempts.into()))),
+        (MARK_REASON, text(mark.reason.as_str())),
+        (MARKED_AT, text(mark.marked_at.to_string())),
+    ]
+}
+
+impl DynamoMarks {
+    /// The marks of these tables.
+    #[must_use]
+    pub fn new(clients: &AwsClients, tables: &TableNames, clock: Clock) -> Self {
+        let (positions, relay) = (tables.positions.clone(), tables.relay.clone());
+        Self { client: clients.dynamodb.clone(), positions, relay, clock }
+    }
+
+    /// The marked roots of a handler.
+    ///
+    /// # Errors
+    /// As the call failed, or when a row cannot be read.
+    pub async fn list(&self, handler: &HandlerName) -> Result<Vec<(Root, Mark)>, StorageError> {
+        let call = Call { operation: "Query", action: "dynamodb:Query", table: &self.relay };
+        let (mut found, mut start) = (Vec::new(), None);
+        for _ in 0..LIST_PAGES_MAX {
+            let request = (self.client.query())
+                .table_name(&self.relay)
+                .consistent_read(true)
+                .key_condition_expression("pk = :pk")
+                .expression_attribute_values(":pk", text(marks_key(handler)))
+                .set_exclusive_start_key(start)
+                .return_consumed_capacity(ReturnConsumedCapacity::Total);
+            let answer = call.make(request.send()).await?;
+            call.consumed(answer.consumed_capacity());
+            for item in answer.items() {
+                let key = text_of(item, "sk").unwrap_or("-");
+                let unreadable =
+                    |reason| StorageError::Unreadable { table: self.relay.clone(), key: key.to_owned(), reason };
+                let root = Root::parse(key).map_err(|_| unreadable("`sk` is no root's key"))?;
+                let mark = mark_of(item).map_err(unreadable)?.ok_or_else(|| unreadable("`mark` is missing"))?;
+                found.push((root, mark));
+            }
+            start = answer.last_evaluated_key.filter(|key| !key.is_empty());
+            if start.is_none() {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// The mark of one root.
+    ///
+    /// # Errors
+    /// As the call failed, or when the row cannot be read.
+    pub async fn find(&self, handler: &HandlerName, root: &Root) -> Result<Option<Mark>, StorageError> {
+        let call = Call { operation: "GetItem", action: "dynamodb:GetItem", table: &self.positions };
+        let key = position_key(handler, root);
+        let request = (self.client.get_item())
+            .table_name(&self.positions)
+            .consistent_read(true)
+            .key(PK, text(key.as_str()))
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let answer = call.make(request.send()).await?;
+        call.consumed(answer.consumed_capacity());
+        let unreadable = |reason| StorageError::Unreadable { table: self.positions.clone(), key, reason };
+        answer.item.as_ref().map_or(Ok(None), |item| mark_of(item).map_err(unreadable))
+    }
+
+    /// Lets a parked root go on from the event it stands before: the relay that runs takes it up within seconds.
+    ///
+    /// # Errors
+    /// As the call failed.
+    pub async fn release(&self, handler: &HandlerName, root: &Root, mark: &Mark) -> Result<Marking, StorageError> {
+        let released = Mark { state: MarkState::Deferred, attempts: 0, marked_at: self.clock.now(), ..mark.clone() };
+        let change = self.change(handler, root, mark, &released, None);
+        self.transact(vec![change, self.index(handler, root, &released), self.order()]).await
+    }
+
+    /// Makes a handler pass the event that a parked root stands before, for the record, and go on behind it.
+    ///
+    /// # Errors
+    /// As the call failed.
+    pub async fn skip(&self, handler: &HandlerName, root: &Root, mark: &Mark) -> Result<Marking, StorageError> {
+        let (state, sequence) = (MarkState::Deferred, mark.sequence.next());
+        let behind = Mark { state, sequence, attempts: 0, marked_at: self.clock.now(), ..mark.clone() };
+        let skip = Skip { sequence: mark.sequence, attempts: mark.attempts, reason: mark.reason.clone() };
+        self.transact(vec![
+            self.change(handler, root, mark, &behind, Some(mark.sequence)),
+            self.index(handler, root, &behind),
+            self.skipped(handler, root, &skip),
+            self.order(),
+        ])
+        .await
+    }
+
+    /// Changes a mark under the condition that it is still `from`.
+    fn change(
+        &self,
+        handler: &HandlerName,
+        root: &Root,
+        from: &Mark,
+        to: &Mark,
+        covered: Option<Sequence>,
+    ) -> TransactWriteItem {
+        let mut update = self.set(handler, root, covered, to);
+        update.values.extend(same(from));
+        update.conditions.push(SAME);
+        if covered.is_some() {
+            update.conditions.push("(attribute_not_exists(#sequence) OR #sequence < :covered)");
+        }
+        update.build()
+    }
+
+    fn set(&self, handler: &HandlerName, root: &Root, covered: Option<Sequence>, mark: &Mark) -> Change<'_> {
+        let mut set: Vec<String> = MARK_COLUMNS.iter().map(|column| format!("{column} = :{column}")).collect();
+        set.push(format!("{UPDATED_AT} = :now"));
+        let mut values: HashMap<String, AttributeValue> =
+            columns_of(mark).into_iter().map(|(column, value)| (format!(":{column}"), value)).collect();
+        values.insert(":now".into(), text(self.clock.now().to_string()));
+        if let Some(covered) = covered {
+            set.push("#sequence = :covered".into());
+            values.insert(":covered".into(), number(covered));
+        }
+        Change {
+            table: &self.positions,
+            key: position_key(handler, root),
+            expression: format!("SET {}", set.join(", ")),
+            values,
+            conditions: Vec::new(),
+        }
+    }
+
+    fn index(&self, handler: &HandlerName, root: &Root, mark: &Mark) -> TransactWriteItem {
+        let mut item: Item = columns_of(mark).into_iter().map(|(column, value)| (column.to_owned(), value)).collect();
+        item.extend([("pk".to_owned(), text(marks_key(handler))), ("sk".to_owned(), text(root.key()))]);
+        put(&self.relay, item)
+    }
+
+    fn skipped(&self, handler: &HandlerName, root: &Root, skip: &Skip) -> TransactWriteItem {
+        let item = Item::from([
+            ("pk".to_owned(), text(format!("skipped#{}", escape(handler.as_str())))),
+            ("sk".to_owned(), text(format!("{}#{:020}", root.key(), skip.sequence.0))),
+            ("sequence".to_owned(), number(skip.sequence)),
+            ("attempts".to_owned(), number(Sequence(skip.attempts.into()))),
+            ("reason".to_owned(), text(skip.reason.as_str())),
+            ("skipped_at".to_owned(), text(self.clock.now().to_string())),
+        ]);
+        put(&self.relay, item)
+    }
+
+    fn order(&self) -> TransactWriteItem {
+        let update = Update::builder()
+            .table_name(&self.relay)
+            .key("pk", text(ORDERS.0))
+            .key("sk", text(ORDERS.1))
+            .update_expression("ADD #number :one")
+            .expression_attribute_names("#number", NUMBER)
+            .expression_attribute_values(":one", number(Sequence(1)));
+        TransactWriteItem::builder().update(update.build().expect("key and expression are set")).build()
+    }
+
+    async fn transact(&self, items: Vec<TransactWriteItem>) -> Result<Marking, StorageError> {
+        let call = Call {
+            operation: "TransactWriteItems",
+            action: "dynamodb:UpdateItem, dynamodb:PutItem and dynamodb:DeleteItem",
+            table: &self.positions,
+        };
+        let request = (self.client.transact_write_items())
+            .set_transact_items(Some(items))
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        match observe(call.operation, request.send()).await {
+            Ok(answer) => {
+                call.consumed(answer.consumed_capacity());
+                Ok(Marking::Done)
+            }
+            Err(error) => match error.as_service_error() {
+                Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
+                    cancelled_by(call, cancelled.cancellation_reasons()).map_or(Ok(Marking::Refused), Err)
+                }
+                _ => Err(call.failed(error)),
+            },
+        }
+    }
+}
+
+/// An update of a position row, before its conditions are complete.
+struct Change<'a> {
+    table: &'a str,
+    key: String,
+    expression: String,
+    values: HashMap<String, AttributeValue>,
+    conditions: Vec<&'static str>,
+}
+
+impl Change<'_> {
+    fn build(self) -> TransactWriteItem {
+        let sequence = (self.expression.contains("#sequence")
+            || self.conditions.iter().any(|one| one.contains("#sequence")))
+        .then(|| HashMap::from([("#sequence".to_owned(), SEQUENCE.to_owned())]));
+        let update = Update::builder()
+            .table_name(self.table)
+            .key(PK, text(self.key))
+            .update_expression(self.expression)
+            .condition_expression(self.conditions.join(" AND "))
+            .set_expression_attribute_names(sequence)
+            .set_expression_attribute_values(Some(self.values));
+        TransactWriteItem::builder().update(update.build().expect("key and expression are set")).build()
+    }
+}
+
+/// The row carries the mark of [`same`].
+const SAME: &str = "mark = :from_mark AND mark_sequence = :from_sequence AND marked_at = :from_at";
+
+fn same(mark: &Mark) -> [(String, AttributeValue); 3] {
+    [
+        (":from_mark".into(), text(mark.state.as_str())),
+        (":from_sequence".into(), number(mark.sequence)),
+        (":from_at".into(), text(mark.marked_at.to_string())),
+    ]
+}
+
+fn put(table: &str, item: Item) -> TransactWriteItem {
+    let put = Put::builder().table_name(table).set_item(Some(item)).build().expect("table and item are set");
+    TransactWriteItem::builder().put(put).build()
+}
+
+fn marks_key(handler: &HandlerName) -> String {
+    format!("marks#{}", escape(handler.as_str()))
+}
+
+#[async_trait]
+impl MarkStore for DynamoMarks {
+    async fn mark(
+        &self,
+        handler: &HandlerName,
+        root: &Root,
+        covered: Option<Sequence>,
+        mark: &Mark,
+    ) -> Result<Marking, StorageError> {
+        let mut change = self.set(handler, root, covered, mark);
+        change.conditions.push(match covered {
+            Some(_) => "(attribute_not_exists(#sequence) OR #sequence <= :covered)",
+            None => "attribute_not_exists(#sequence)",
+        });
+        self.transact(vec![change.build(), self.index(handler, root, mark)]).await
+    }
+
+    async fn unmark(&self, handler: &HandlerName, root: &Root, mark: &Mark) -> Result<Marking, StorageError> {
+        let change = Change {
+            table: &self.positions,
+            key: position_key(handler, root),
+            expression: format!("REMOVE {}", MARK_COLUMNS.join(", ")),
+            values: same(mark).into(),
+            conditions: vec![SAME],
+        };
+        let delete = Delete::builder()
+            .table_name(&self.relay)
+            .key("pk", text(marks_key(handler)))
+            .key("sk", text(root.key()))
+            .build()
+            .expect("the key is set");
+        self.transact(vec![change.build(), TransactWriteItem::builder().delete(delete).build()]).await
+    }
+
+    async fn record_skip(&self, handler: &HandlerName, root: &Root, skip: &Skip) -> Result<(), StorageError> {
+        self.transact(vec![self.skipped(handler, root, skip)]).await.map(|_| ())
+    }
+
+    async fn deferred(&self, handler: &HandlerName) -> Result<Vec<Root>, StorageError> {
+        let marked = self.list(handler).await?;
+        Ok(marked.into_iter().filter(|(_, mark)| mark.state == MarkState::Deferred).map(|(root, _)| root).collect())
+    }
+
+    async fn orders(&self) -> Result<u64, StorageError> {
+        let call = Call { operation: "GetItem", action: "dynamodb:GetItem", table: &self.relay };
+        let request = (self.client.get_item())
+            .table_name(&self.relay)
+            .key("pk", text(ORDERS.0))
+            .key("sk", text(ORDERS.1))
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let answer = call.make(request.send()).await?;
+        call.consumed(answer.consumed_capacity());
+        Ok(answer.item.as_ref().and_then(|item| sequence_of(item, NUMBER)).map_or(0, |number| number.0))
+    }
+}

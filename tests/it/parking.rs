@@ -1,0 +1,229 @@
+//! Parked roots: what the tables say of them, and how an operator deals with them from the command line while the relay
+//! runs.
+
+use std::sync::{Arc, Mutex};
+
+use angzarr_relay::aws::AwsClients;
+use angzarr_relay::event::{Sequence, Timestamp};
+use angzarr_relay::handler::HandlerName;
+use angzarr_relay::storage::{
+    Advance, DynamoMarks, DynamoPositions, Mark, MarkState, MarkStore as _, Marking, PositionStore as _, Skip, Standing,
+};
+use angzarr_relay::time::Clock;
+use serde_json::Value;
+
+use crate::embedded::{clients, root, tables};
+use crate::outage::{Service, dynamo_with_tables, has_all_it_takes, serve, shows};
+use crate::support::{RelayHome, Writer, until};
+
+crate::scenarios!(
+    a_mark_and_what_is_covered_are_written_together,
+    a_mark_is_taken_away_only_as_it_is_known,
+    a_released_root_is_deferred_and_the_order_is_seen,
+    a_passed_event_moves_the_position_and_is_recorded,
+);
+
+struct Tables {
+    positions: DynamoPositions,
+    marks: DynamoMarks,
+    handler: HandlerName,
+}
+
+impl Tables {
+    async fn new(aws: &AwsClients, prefix: &str) -> Self {
+        let names = tables(aws, prefix).await;
+        Self {
+            positions: DynamoPositions::new(aws, &names.positions, Clock::system()),
+            marks: DynamoMarks::new(aws, &names, Clock::system()),
+            handler: HandlerName::new("h#1").unwrap(),
+        }
+    }
+
+    async fn standing(&self, id: &str) -> Standing {
+        self.positions.load(&self.handler, &[root(id)]).await.unwrap().remove(0)
+    }
+
+    async fn park(&self, id: &str, covered: Option<u64>, at: &Mark) -> Marking {
+        self.marks.mark(&self.handler, &root(id), covered.map(Sequence), at).await.unwrap()
+    }
+}
+
+fn mark(sequence: u64) -> Mark {
+    Mark::new(MarkState::Parked, Sequence(sequence), 3, "refused: 400", Timestamp::from_unix_millis(1_700_000_000_123))
+}
+
+fn at(position: Option<u64>, mark: Option<Mark>) -> Standing {
+    Standing { position: position.map(Sequence), mark }
+}
+
+async fn a_mark_and_what_is_covered_are_written_together(aws: &AwsClients, prefix: &str) {
+    let tables = Tables::new(aws, prefix).await;
+    assert_eq!(tables.park("new", None, &mark(0)).await, Marking::Done);
+    assert_eq!(tables.standing("new").await, at(None, Some(mark(0))));
+    assert_eq!(tables.park("old", Some(4), &mark(5)).await, Marking::Done);
+    assert_eq!(tables.park("old", Some(4), &mark(5)).await, Marking::Done, "a lost reply is made good");
+    assert_eq!(tables.standing("old").await, at(Some(4), Some(mark(5))));
+    assert_eq!(tables.park("old", Some(3), &mark(4)).await, Marking::Refused, "the position never goes back");
+    assert_eq!(tables.park("old", None, &mark(0)).await, Marking::Refused);
+    assert_eq!(tables.standing("old").await, at(Some(4), Some(mark(5))));
+    let mut listed = tables.marks.list(&tables.handler).await.unwrap();
+    listed.sort_by_key(|(root, _)| root.id().to_owned());
+    assert_eq!(listed, [(root("new"), mark(0)), (root("old"), mark(5))]);
+    assert!(tables.marks.list(&HandlerName::new("other").unwrap()).await.unwrap().is_empty());
+    assert_eq!(tables.marks.find(&tables.handler, &root("old")).await.unwrap(), Some(mark(5)));
+}
+
+async fn a_mark_is_taken_away_only_as_it_is_known(aws: &AwsClients, prefix: &str) {
+    let tables = Tables::new(aws, prefix).await;
+    tables.park("r", Some(4), &mark(5)).await;
+    let unmark = async |mark: Mark| tables.marks.unmark(&tables.handler, &root("r"), &mark).await.unwrap();
+    assert_eq!(unmark(mark(6)).await, Marking::Refused);
+    assert_eq!(unmark(Mark { state: MarkState::Deferred, ..mark(5) }).await, Marking::Refused);
+    assert_eq!(unmark(mark(5)).await, Marking::Done);
+    assert_eq!(tables.standing("r").await, at(Some(4), None));
+    assert!(tables.marks.list(&tables.handler).await.unwrap().is_empty());
+    assert_eq!(unmark(mark(5)).await, Marking::Refused);
+}
+
+async fn a_released_root_is_deferred_and_the_order_is_seen(aws: &AwsClients, prefix: &str) {
+    let tables = Tables::new(aws, prefix).await;
+    tables.park("r", None, &mark(0)).await;
+    let before = tables.marks.orders().await.unwrap();
+    assert!(tables.marks.deferred(&tables.handler).await.unwrap().is_empty());
+    let release = async || tables.marks.release(&tables.handler, &root("r"), &mark(0)).await.unwrap();
+    assert_eq!(release().await, Marking::Done);
+    assert_eq!(release().await, Marking::Refused, "it is parked no longer");
+    assert_eq!(tables.marks.deferred(&tables.handler).await.unwrap(), [root("r")]);
+    let released = tables.standing("r").await.mark.unwrap();
+    assert_eq!((released.state, released.sequence, released.attempts), (MarkState::Deferred, Sequence(0), 0));
+    assert_eq!(tables.marks.orders().await.unwrap(), before + 1);
+}
+
+async fn a_passed_event_moves_the_position_and_is_recorded(aws: &AwsClients, prefix: &str) {
+    let tables = Tables::new(aws, prefix).await;
+    tables.park("r", Some(4), &mark(5)).await;
+    assert_eq!(tables.marks.skip(&tables.handler, &root("r"), &mark(5)).await.unwrap(), Marking::Done);
+    let standing = tables.standing("r").await;
+    assert_eq!(standing.position, Some(Sequence(5)));
+    assert_eq!(standing.mark.map(|mark| (mark.state, mark.sequence)), Some((MarkState::Deferred, Sequence(6))));
+    // By the relay itself: the record alone.
+    let skip = Skip { sequence: Sequence(7), attempts: 2, reason: "refused".into() };
+    tables.marks.record_skip(&tables.handler, &root("r"), &skip).await.unwrap();
+    let recorded = (aws.dynamodb.query())
+        .table_name(format!("{prefix}-relay"))
+        .key_condition_expression("pk = :pk")
+        .expression_attribute_values(":pk", aws_sdk_dynamodb::types::AttributeValue::S("skipped#h%231".into()))
+        .send()
+        .await
+        .unwrap();
+    let sequences: Vec<&str> = recorded.items().iter().map(|item| item["sequence"].as_n().unwrap().as_str()).collect();
+    assert_eq!(sequences, ["5", "7"]);
+    // A position that somebody moved on is not set back.
+    tables.park("moved", Some(4), &mark(5)).await;
+    let advance = Advance { root: root("moved"), from: Some(Sequence(4)), to: Sequence(9) };
+    tables.positions.advance(&tables.handler, &[advance]).await.remove(0).unwrap();
+    assert_eq!(tables.marks.skip(&tables.handler, &root("moved"), &mark(5)).await.unwrap(), Marking::Refused);
+    assert_eq!(tables.standing("moved").await.position, Some(Sequence(9)));
+}
+
+fn parked(home: &RelayHome) -> Vec<Value> {
+    let (worked, listed, said) = home.command(&["parked", "list", "--json"]);
+    assert!(worked, "{said}");
+    listed.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poisoned_root_parks_and_is_released_from_the_command_line() {
+    let dynamo = dynamo_with_tables().await;
+    let mut writer = Writer::new(&clients(Some(dynamo.endpoint()), None).await);
+    let service = Arc::new(Mutex::new(Service { refused: Some("r3".into()), ..Service::default() }));
+    let url = serve(service.clone()).await;
+    let home = RelayHome::new();
+    let handler = format!(
+        r#"
+        [relay]
+        poll_interval_max = "250ms"
+        [[handlers]]
+        name = "billing"
+        kind = "projector"
+        subscribe = [{{ domain = "*" }}]
+        http = {{ url = "{url}" }}
+        "#
+    );
+    home.configure(dynamo.endpoint(), &handler);
+    let mut relay = home.start().await;
+    writer.append_to(0..10, 6).await;
+    until("the other roots are through", async || has_all_it_takes(&service, &writer)).await;
+    let listed = until("the root is parked", async || Some(parked(&home)).filter(|listed| !listed.is_empty())).await;
+    assert_eq!(
+        (&listed[0]["handler"], &listed[0]["root"], &listed[0]["sequence"]),
+        (&"billing".into(), &"r3".into(), &0.into())
+    );
+    assert_eq!(listed.len(), 1);
+    // A parked root holds neither lag nor checkpoint, and what comes later is left in the table.
+    shows(&relay, r#"angzarr_relay_handler_lag_seconds{handler="billing"}"#, 0.0).await;
+    shows(&relay, r#"angzarr_relay_roots_parked_total{handler="billing"}"#, 1.0).await;
+    writer.append_to(0..10, 3).await;
+    until("the other roots are through again", async || has_all_it_takes(&service, &writer)).await;
+    let (_, shown, said) = home.command(&["parked", "show", "billing", "orders", "r3"]);
+    assert!(shown.contains("400") && shown.contains("before its event 0"), "{shown}{said}");
+
+    // A park survives a new start.
+    assert!(relay.terminate().await.success(), "{}", relay.output());
+    let mut relay = home.start().await;
+    writer.append_to(0..10, 1).await;
+    until("the other roots go on", async || has_all_it_takes(&service, &writer)).await;
+    assert_eq!(parked(&home).len(), 1);
+
+    // The handler is mended; the root is released, and delivered to its end.
+    service.lock().unwrap().refused = None;
+    let (worked, released, said) = home.command(&["parked", "release", "billing", "orders", "r3"]);
+    assert!(worked && released.contains("released 1"), "{released}{said}");
+    until("the root goes on", async || has_all_it_takes(&service, &writer)).await;
+    until("its mark is gone", async || parked(&home).is_empty().then_some(())).await;
+    let (worked, _, said) = home.command(&["parked", "release", "billing", "orders", "r3"]);
+    assert!(!worked && said.contains("is not parked") && said.lines().count() == 1, "{said}");
+    writer.append_to(0..10, 2).await;
+    until("it has joined the stream", async || has_all_it_takes(&service, &writer)).await;
+    assert!(relay.terminate().await.success(), "{}", relay.output());
+    assert_eq!(service.lock().unwrap().taken, *writer.written());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poisoned_event_is_passed_by_an_operator_while_the_relay_is_stopped() {
+    let dynamo = dynamo_with_tables().await;
+    let mut writer = Writer::new(&clients(Some(dynamo.endpoint()), None).await);
+    let service = Arc::new(Mutex::new(Service { refused: Some("r1".into()), ..Service::default() }));
+    let url = serve(service.clone()).await;
+    let home = RelayHome::new();
+    let handler = format!(
+        r#"
+        [relay]
+        poll_interval_max = "250ms"
+        [[handlers]]
+        name = "billing"
+        kind = "saga"
+        start = "beginning"
+        subscribe = [{{ domain = "*" }}]
+        http = {{ url = "{url}" }}
+        "#
+    );
+    home.configure(dynamo.endpoint(), &handler);
+    let mut relay = home.start().await;
+    writer.append_to(0..3, 4).await;
+    until("the root is parked", async || (parked(&home).len() == 1).then_some(())).await;
+    until("the other roots are through", async || has_all_it_takes(&service, &writer)).await;
+    assert!(relay.terminate().await.success(), "{}", relay.output());
+
+    let (worked, _, said) = home.command(&["parked", "release", "billing", "--all"]);
+    assert!(!worked && said.contains("--rerun-side-effects"), "{said}");
+    let (worked, passed, said) = home.command(&["parked", "skip", "billing", "orders", "r1"]);
+    assert!(worked && passed.contains("passed"), "{passed}{said}");
+    service.lock().unwrap().refused = None;
+    let mut relay = home.start().await;
+    until("what follows is delivered", async || {
+        (service.lock().unwrap().taken.get("r1").map(Vec::as_slice) == Some(&[1, 2, 3])).then_some(())
+    })
+    .await;
+    assert!(relay.terminate().await.success(), "{}", relay.output());
+}
