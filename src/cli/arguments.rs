@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 #[cfg(feature = "local")]
 use super::LocalArgs;
-use super::{AppendArgs, DoctorArgs, ParkedCommand, PositionsArgs, ReadArgs, RunArgs, TablesCommand};
+use super::{AppendArgs, DoctorArgs, ParkedCommand, PauseArgs, PositionsArgs, ReadArgs, RunArgs, TablesCommand};
 use crate::event::{Root, RootError};
 
 /// The edition a root is taken to be in when none is said: the main timeline.
@@ -54,6 +54,10 @@ pub enum Command {
     /// List, release or pass roots that were parked after an event failed for good
     #[command(subcommand)]
     Parked(ParkedCommand),
+    /// Hand nothing to a handler until it is resumed; it holds no other back
+    Pause(PauseArgs),
+    /// Let a paused handler go on where it stopped
+    Resume(PauseArgs),
     /// Check configuration, credentials, tables and streams, and say what mends them
     Doctor(DoctorArgs),
 }

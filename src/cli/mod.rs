@@ -22,6 +22,7 @@ mod append;
 mod read;
 mod positions;
 mod parked;
+mod pause;
 mod doctor;
 
 pub use append::AppendArgs;
@@ -31,6 +32,7 @@ pub use error::CliError;
 #[cfg(feature = "local")]
 pub use local::LocalArgs;
 pub use parked::ParkedCommand;
+pub use pause::PauseArgs;
 pub use positions::PositionsArgs;
 pub use read::ReadArgs;
 pub use run::RunArgs;

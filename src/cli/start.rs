@@ -96,6 +96,8 @@ async fn run(cli: Cli, handlers: InProcessHandlers) -> Result<(), CliError> {
         Command::Read(args) => super::read::run(args, context).await,
         Command::Positions(args) => super::positions::run(args, context).await,
         Command::Parked(command) => super::parked::run(command, context).await,
+        Command::Pause(args) => super::pause::run(args, true, context).await,
+        Command::Resume(args) => super::pause::run(args, false, context).await,
         Command::Doctor(args) => super::doctor::run(args, context).await,
     }
 }
@@ -120,6 +122,8 @@ fn init_command_logs(command: &Command, config: &Config) -> Result<(), CliError>
         | Command::Read(_)
         | Command::Positions(_)
         | Command::Parked(_)
+        | Command::Pause(_)
+        | Command::Resume(_)
         | Command::Doctor(_) => false,
     };
     if daemon {

@@ -25,6 +25,7 @@ pub(crate) struct Counters {
     refused: Counter,
     took: Histogram,
     up: Gauge,
+    paused: Gauge,
     retrying: Gauge,
     blocked: Gauge,
     waiting: Gauge,
@@ -54,6 +55,7 @@ impl Counters {
             written: plain(names::POSITIONS_WRITTEN),
             refused: plain(names::POSITIONS_REFUSED),
             took: histogram!(names::DELIVER_DURATION, "handler" => handler.clone()),
+            paused: gauge!(names::HANDLER_PAUSED, "handler" => handler.clone()),
             up: gauge!(names::HANDLER_UP, "handler" => handler.clone()),
             retrying: stuck("retrying"),
             blocked: stuck("blocked"),
@@ -122,6 +124,7 @@ impl Lanes {
     pub fn show(&self) {
         let counters = &self.counters;
         counters.up.set(if self.outage.is_down() { 0.0 } else { 1.0 });
+        counters.paused.set(if self.paused { 1.0 } else { 0.0 });
         counters.retrying.set(count(self.stuck.retrying));
         counters.blocked.set(count(self.stuck.blocked));
         counters.waiting.set(count(self.stuck.holes));

@@ -70,8 +70,7 @@ impl Lanes {
         let before = active.queued_bytes;
         let mut repeated = 0;
         for row in &run.rows {
-            self.readable |= row.is_ok();
-            self.unreadable_rows = self.unreadable_rows.saturating_add(u32::from(row.is_err()));
+            self.unreadable_rows = self.unreadable_rows.filter(|_| row.is_err()).map(|rows| rows.saturating_add(1));
             let covered = known && row_sequence(row) < next;
             repeated += u64::from(covered || !enqueue(active, row, share));
         }

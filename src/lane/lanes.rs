@@ -9,6 +9,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
 use tokio::time::Instant;
+use tracing::info;
 
 use super::course::{Phase, Why, Work};
 use super::courses::{Courses, Slot};
@@ -109,8 +110,10 @@ pub struct Lanes {
     pub(crate) queued_bytes: usize,
     pub(crate) stuck: Stuck,
     pub(crate) draining: bool,
-    pub(crate) unreadable_rows: u32,
-    pub(crate) readable: bool,
+    /// An operator has paused the handler.
+    pub(crate) paused: bool,
+    /// The rows seen so far, none of which could be read; none once one could.
+    pub(crate) unreadable_rows: Option<u32>,
     pub(crate) counters: Counters,
     pub(crate) log: LogLimiter,
 }
@@ -152,8 +155,8 @@ impl Lanes {
             queued_bytes: 0,
             stuck: Stuck::default(),
             draining: false,
-            unreadable_rows: 0,
-            readable: false,
+            paused: false,
+            unreadable_rows: Some(0),
         }
     }
 
@@ -161,6 +164,14 @@ impl Lanes {
     #[must_use]
     pub fn knowing(self, known: KnownPositions) -> Self {
         Self { known, ..self }
+    }
+
+    /// Pauses the handler, or lets it go on: while paused nothing is taken and nothing handed to it; what is in flight
+    /// is answered, and positions are written.
+    pub fn pause(&mut self, paused: bool) {
+        if std::mem::replace(&mut self.paused, paused) != paused {
+            info!(handler = %self.handler, "{}", if paused { "paused by an operator" } else { "goes on after a pause" });
+        }
     }
 
     /// Opens a lane that has everything up to `after`.
@@ -202,6 +213,7 @@ impl Lanes {
     #[must_use]
     pub fn wants_page(&self) -> bool {
         !self.draining
+            && !self.paused
             && self.queued_bytes < self.settings.queued_bytes_max
             && self.stuck.retrying + self.stuck.blocked + self.stuck.holes < self.settings.stuck_roots_max
             && self.to_load.len() < LOADING_ROOTS_MAX
@@ -211,7 +223,7 @@ impl Lanes {
     /// Whether the first rows seen were all unreadable: this is another schema than the relay's.
     #[must_use]
     pub fn sees_another_schema(&self) -> bool {
-        !self.readable && self.unreadable_rows >= UNREADABLE_ROWS_MAX
+        self.unreadable_rows.is_some_and(|rows| rows >= UNREADABLE_ROWS_MAX)
     }
 
     /// Why the receiver is down; none while it answers.
@@ -238,7 +250,7 @@ impl Lanes {
         let flush = [self.flush_at, self.unwritten_at].into_iter().flatten().min().filter(|_| !self.flush_in_flight);
         let checkpoint = self.checkpoints.front().map(|(at, _)| *at);
         let probe = match self.outage.gate(now) {
-            Gate::Closed(at) if !self.ready.is_empty() => at,
+            Gate::Closed(at) if !self.ready.is_empty() && !self.paused => at,
             _ => None,
         };
         [timer, flush, checkpoint, probe, self.next_mark_at()].into_iter().flatten().min()

@@ -67,6 +67,8 @@ pub struct LanesParts {
     pub known: KnownPositions,
     /// Where its roots are marked.
     pub marks: Arc<dyn MarkStore>,
+    /// Whether an operator has paused it.
+    pub paused: bool,
     /// Where its checkpoints are.
     pub checkpoints: Arc<dyn CheckpointStore>,
     /// How long a stop may take.
@@ -84,6 +86,8 @@ pub struct LanesParts {
 pub enum LaneOrder {
     /// Open a lane on a shard, behind this place.
     Open(LaneId, Feed, StreamPoint),
+    /// An operator has paused the handler, or lets it go on.
+    Pause(bool),
     /// Look which marked roots are to go on: at the start, and when an operator has changed some.
     Resume,
 }
@@ -132,9 +136,11 @@ impl LanesTask {
         let mut settings = parts.settings.clone();
         settings.limits = parts.handler.limits();
         let (notify, notices) = mpsc::unbounded_channel();
+        let lanes = Lanes::new(parts.name.clone(), parts.subscription.clone(), settings, parts.random.clone());
+        let mut lanes = lanes.knowing(known);
+        lanes.pause(parts.paused);
         Self {
-            lanes: Lanes::new(parts.name.clone(), parts.subscription.clone(), settings, parts.random.clone())
-                .knowing(known),
+            lanes,
             checkpoint_age: gauge!(names::CHECKPOINT_AGE, "handler" => parts.name.as_str().to_owned()),
             parts: Arc::new(parts),
             feeds: BTreeMap::new(),
@@ -196,6 +202,7 @@ impl LanesTask {
                 self.feeds.insert(lane, feed);
                 self.pulling.push_back(lane);
             }
+            LaneOrder::Pause(paused) => self.lanes.pause(paused),
             LaneOrder::Resume => {
                 let parts = self.parts.clone();
                 self.jobs.spawn(async move {

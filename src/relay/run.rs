@@ -1,6 +1,6 @@
 //! Running a relay: handlers are registered, tasks spawned, and on cancellation everything is stopped and joined.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use futures_util::future::join_all;
 use tokio::sync::mpsc;
@@ -13,9 +13,10 @@ use super::shards::{HandlerLanes, Shards};
 use super::{HandlerSpec, RelayPorts, RelaySettings};
 use crate::event::Root;
 use crate::handler::HandlerName;
-use crate::lane::{KnownPositions, LaneOrder, LanesParts, LanesTask, Progress};
-use crate::storage::{MarkStore, Standing, StorageError};
-use crate::stream::{Budget, ReaderParts, with_causes};
+use crate::lane::{KnownPositions, LaneOrder, LaneSettings, LanesParts, LanesTask, Progress};
+use crate::relay_table::Checkpoint;
+use crate::storage::{Standing, StorageError};
+use crate::stream::{Budget, ReaderParts, ShardId, with_causes};
 use crate::time::{Backoff, BackoffPolicy};
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,9 +99,9 @@ impl Relay {
         let starts = self.handlers.iter().map(|spec| start(&self.ports, &self.settings, spec, count, &cancel));
         let (started, mut known) = tokio::join!(join_all(starts), preload(&self.ports, &names));
         for ((spec, (_, progress)), started) in self.handlers.into_iter().zip(&self.progress).zip(started) {
-            let Some((settings, checkpoints)) = started else { return Ok(()) };
+            let Some(Started { settings, checkpoints, paused }) = started else { return Ok(()) };
             let (orders, ordered) = mpsc::channel(ORDERS_MAX);
-            ordered_by.push(orders.clone());
+            ordered_by.push((spec.name.clone(), orders.clone()));
             kept.push(HandlerLanes { name: spec.name.clone(), orders, checkpoints });
             let parts = LanesParts {
                 name: spec.name.clone(),
@@ -110,6 +111,7 @@ impl Relay {
                 events: self.ports.events.clone(),
                 positions: self.ports.positions.clone(),
                 marks: self.ports.marks.clone(),
+                paused,
                 known: known.remove(&spec.name).unwrap_or_default(),
                 checkpoints: self.ports.checkpoints.clone(),
                 shutdown_grace: self.settings.shutdown_grace,
@@ -133,7 +135,7 @@ impl Relay {
         let mut keeper = JoinSet::new();
         keeper.spawn(shards.run(reports, stop.clone()));
         let mut operators = JoinSet::new();
-        operators.spawn(stop.clone().run_until_cancelled_owned(follow_orders(self.ports.marks.clone(), ordered_by)));
+        operators.spawn(stop.clone().run_until_cancelled_owned(follow_orders(self.ports.clone(), ordered_by)));
 
         let unasked = tokio::select! {
             biased;
@@ -156,22 +158,32 @@ impl Relay {
     }
 }
 
-type Started =
-    (crate::lane::LaneSettings, std::collections::BTreeMap<crate::stream::ShardId, crate::relay_table::Checkpoint>);
+/// What a handler starts with.
+struct Started {
+    settings: LaneSettings,
+    checkpoints: BTreeMap<ShardId, Checkpoint>,
+    paused: bool,
+}
 
 /// How often the orders of operators are looked at.
 const ORDERS_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Tells the lanes when an operator has changed marks.
-async fn follow_orders(marks: Arc<dyn MarkStore>, lanes: Vec<mpsc::Sender<LaneOrder>>) {
+/// Tells the lanes what operators have ordered: pauses, and changes of marks.
+async fn follow_orders(ports: RelayPorts, lanes: Vec<(HandlerName, mpsc::Sender<LaneOrder>)>) {
     let mut known = None;
     loop {
-        match marks.orders().await {
-            Ok(number) if known == Some(number) => {}
-            Ok(number) => {
+        let looked = async {
+            let number = ports.marks.orders().await?;
+            let paused = if known == Some(number) { None } else { Some(ports.registry.paused().await?) };
+            Ok::<_, StorageError>((number, paused))
+        };
+        match looked.await {
+            Ok((_, None)) => {}
+            Ok((number, Some(paused))) => {
                 known = Some(number);
-                for lane in &lanes {
+                for (name, lane) in &lanes {
                     // Lanes that are gone have no use for it.
+                    lane.send(LaneOrder::Pause(paused.contains(name))).await.ok();
                     lane.send(LaneOrder::Resume).await.ok();
                 }
             }
@@ -212,15 +224,16 @@ async fn start(
     loop {
         let attempt = async {
             let registration = ports.registry.register(&spec.name, spec.start, ports.clock.now()).await?;
-            Ok::<_, StorageError>((registration, ports.checkpoints.load(&spec.name).await?))
+            let paused = ports.registry.paused().await?.contains(&spec.name);
+            Ok::<_, StorageError>((registration, ports.checkpoints.load(&spec.name).await?, paused))
         };
         // Not waited for when the relay stops: an answer may take longer than the grace period.
         let error = match cancel.run_until_cancelled(attempt).await? {
-            Ok((registration, checkpoints)) => {
+            Ok((registration, checkpoints, paused)) => {
                 ports.health.mended(RELAY_TABLE);
                 let mut settings = settings.bounded(&spec.settings, handlers);
                 settings.started_at = registration.started_at;
-                return Some((settings, checkpoints));
+                return Some(Started { settings, checkpoints, paused });
             }
             Err(error) => error,
         };

@@ -2,9 +2,10 @@
 //!
 //! Rows: `pk = checkpoints#{handler}`, `sk` = shard id, `sequence` S (digits: up to 40, more than a Number holds) or
 //! `finished` BOOL, `updated_at` S; and `pk = handlers`, `sk` = handler, `start` S, `started_at` S (not for a start at
-//! the beginning), `registered_at` S. Invariant: a handler's row is written once and never changed.
+//! the beginning), `registered_at` S; and
+//! `pk = paused`, `sk` = handler, `paused_at` S, as long as an operator has paused it. Invariant: a handler's row is written once and never changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
@@ -17,6 +18,7 @@ use crate::event::{Timestamp, escape};
 use crate::handler::HandlerName;
 use crate::storage::StorageError;
 use crate::storage::call::{Call, Item, text, text_of};
+use crate::storage::mark_store::{delete, order, put};
 use crate::stream::{ShardId, StreamSequence};
 use crate::time::Clock;
 
@@ -36,6 +38,11 @@ const REGISTERED_AT: &str = "registered_at";
 /// The partition of all handlers.
 const HANDLERS: &str = "handlers";
 
+/// Partition key of all paused handlers.
+const PAUSED: &str = "paused";
+/// S: since when.
+const PAUSED_AT: &str = "paused_at";
+
 /// The table `{prefix}-relay`. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct RelayTable {
@@ -53,6 +60,29 @@ impl RelayTable {
 
     fn call(&self, operation: &'static str, action: &'static str) -> Call<'_> {
         Call { operation, action, table: &self.table }
+    }
+
+    /// Pauses a handler, or lets it go on; a running relay takes it up within seconds.
+    ///
+    /// # Errors
+    /// As the call failed.
+    pub async fn set_paused(&self, handler: &HandlerName, paused: bool) -> Result<(), StorageError> {
+        let key = [(PK.to_owned(), text(PAUSED)), (SK.to_owned(), text(handler.as_str()))];
+        let change = if paused {
+            let mut item = Item::from(key);
+            item.insert(PAUSED_AT.to_owned(), text(self.clock.now().to_string()));
+            put(&self.table, item)
+        } else {
+            delete(&self.table, Item::from(key))
+        };
+        let call = self.call("TransactWriteItems", "dynamodb:PutItem, dynamodb:DeleteItem and dynamodb:UpdateItem");
+        let request = (self.client.transact_write_items())
+            .transact_items(change)
+            .transact_items(order(&self.table))
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let answer = call.make(request.send()).await?;
+        call.consumed(answer.consumed_capacity());
+        Ok(())
     }
 
     fn unreadable(&self, pk: &str, sk: &str, reason: &'static str) -> StorageError {
@@ -207,6 +237,21 @@ impl HandlerRegistry for RelayTable {
                 _ => Err(call.failed(error)),
             },
         }
+    }
+
+    async fn paused(&self) -> Result<BTreeSet<HandlerName>, StorageError> {
+        let call = self.call("Query", "dynamodb:Query");
+        // One page: there are at most as many rows as handlers ever had names.
+        let request = (self.client.query())
+            .table_name(&self.table)
+            .consistent_read(true)
+            .key_condition_expression("pk = :pk")
+            .expression_attribute_values(":pk", text(PAUSED))
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let answer = call.make(request.send()).await?;
+        call.consumed(answer.consumed_capacity());
+        let name = |item: &Item| text_of(item, SK).and_then(|name| HandlerName::new(name).ok());
+        Ok(answer.items().iter().filter_map(name).collect())
     }
 }
 

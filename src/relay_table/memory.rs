@@ -1,6 +1,6 @@
 //! The relay's table in memory, for tests and simulation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -19,6 +19,7 @@ pub struct MemoryRelayTable(Arc<Mutex<Rows>>);
 struct Rows {
     checkpoints: BTreeMap<HandlerName, BTreeMap<ShardId, Checkpoint>>,
     handlers: BTreeMap<HandlerName, Registration>,
+    paused: BTreeSet<HandlerName>,
 }
 
 impl MemoryRelayTable {
@@ -61,5 +62,9 @@ impl HandlerRegistry for MemoryRelayTable {
         now: Timestamp,
     ) -> Result<Registration, StorageError> {
         Ok(self.with(|rows| *rows.handlers.entry(handler.clone()).or_insert_with(|| start.registration(now))))
+    }
+
+    async fn paused(&self) -> Result<BTreeSet<HandlerName>, StorageError> {
+        Ok(self.with(|rows| rows.paused.clone()))
     }
 }

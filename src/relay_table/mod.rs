@@ -11,7 +11,7 @@ mod memory;
 pub use dynamo::RelayTable;
 pub use memory::MemoryRelayTable;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 
@@ -78,4 +78,7 @@ pub trait HandlerRegistry: Send + Sync {
     /// Registers the handler if it is new; answers what was durably registered, now or earlier.
     async fn register(&self, handler: &HandlerName, start: Start, now: Timestamp)
     -> Result<Registration, StorageError>;
+
+    /// The handlers that an operator has paused.
+    async fn paused(&self) -> Result<BTreeSet<HandlerName>, StorageError>;
 }

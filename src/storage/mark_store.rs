@@ -1,8 +1,8 @@
 //! Marks on DynamoDB: on the position row, and, so that they are found without a scan, in the relay's own table.
 //!
 //! Rows of the relay's table: `pk = marks#{handler}`, `sk` = the root's key, with the mark's attributes; `pk =
-//! skipped#{handler}`, `sk = {root key}#{sequence}`, the record of a passed event; `pk = orders`, `sk = marks`, a
-//! `number` that grows with each change by an operator, which a running relay looks at. Both tables change in one
+//! skipped#{handler}`, `sk = {root key}#{sequence}`, the record of a passed event; `pk = orders`, `sk = all`, a `number`
+//! that grows with each change by an operator, which a running relay looks at. Both tables change in one
 //! transaction. Nothing here retries.
 
 use std::collections::HashMap;
@@ -35,7 +35,7 @@ const MARKED_AT: &str = "marked_at";
 pub(super) const MARK_COLUMNS: [&str; 5] = [MARK, MARK_SEQUENCE, MARK_ATTEMPTS, MARK_REASON, MARKED_AT];
 
 /// Partition key of the number of orders, and its sort key here.
-const ORDERS: (&str, &str) = ("orders", "marks");
+const ORDERS: (&str, &str) = ("orders", "all");
 /// N: how many orders there were.
 const NUMBER: &str = "number";
 
@@ -140,7 +140,7 @@ impl DynamoMarks {
     pub async fn release(&self, handler: &HandlerName, root: &Root, mark: &Mark) -> Result<Marking, StorageError> {
         let released = Mark { state: MarkState::Deferred, attempts: 0, marked_at: self.clock.now(), ..mark.clone() };
         let change = self.change(handler, root, mark, &released, None);
-        self.transact(vec![change, self.index(handler, root, &released), self.order()]).await
+        self.transact(vec![change, self.index(handler, root, &released), order(&self.relay)]).await
     }
 
     /// Makes a handler pass the event that a parked root stands before, for the record, and go on behind it.
@@ -155,7 +155,7 @@ impl DynamoMarks {
             self.change(handler, root, mark, &behind, Some(mark.sequence)),
             self.index(handler, root, &behind),
             self.skipped(handler, root, &skip),
-            self.order(),
+            order(&self.relay),
         ])
         .await
     }
@@ -215,17 +215,6 @@ impl DynamoMarks {
         put(&self.relay, item)
     }
 
-    fn order(&self) -> TransactWriteItem {
-        let update = Update::builder()
-            .table_name(&self.relay)
-            .key("pk", text(ORDERS.0))
-            .key("sk", text(ORDERS.1))
-            .update_expression("ADD #number :one")
-            .expression_attribute_names("#number", NUMBER)
-            .expression_attribute_values(":one", number(Sequence(1)));
-        TransactWriteItem::builder().update(update.build().expect("key and expression are set")).build()
-    }
-
     async fn transact(&self, items: Vec<TransactWriteItem>) -> Result<Marking, StorageError> {
         let call = Call {
             operation: "TransactWriteItems",
@@ -275,6 +264,18 @@ impl Change<'_> {
     }
 }
 
+/// Raises the number of orders in the relay's table: a running relay looks at what has changed.
+pub(crate) fn order(relay_table: &str) -> TransactWriteItem {
+    let update = Update::builder()
+        .table_name(relay_table)
+        .key("pk", text(ORDERS.0))
+        .key("sk", text(ORDERS.1))
+        .update_expression("ADD #number :one")
+        .expression_attribute_names("#number", NUMBER)
+        .expression_attribute_values(":one", number(Sequence(1)));
+    TransactWriteItem::builder().update(update.build().expect("key and expression are set")).build()
+}
+
 /// The row carries the mark of [`same`].
 const SAME: &str = "mark = :from_mark AND mark_sequence = :from_sequence AND marked_at = :from_at";
 
@@ -286,7 +287,14 @@ fn same(mark: &Mark) -> [(String, AttributeValue); 3] {
     ]
 }
 
-fn put(table: &str, item: Item) -> TransactWriteItem {
+/// A row to be removed.
+pub(crate) fn delete(table: &str, key: Item) -> TransactWriteItem {
+    let delete = Delete::builder().table_name(table).set_key(Some(key)).build().expect("table and key are set");
+    TransactWriteItem::builder().delete(delete).build()
+}
+
+/// A row to be put.
+pub(crate) fn put(table: &str, item: Item) -> TransactWriteItem {
     let put = Put::builder().table_name(table).set_item(Some(item)).build().expect("table and item are set");
     TransactWriteItem::builder().put(put).build()
 }
@@ -320,13 +328,8 @@ impl MarkStore for DynamoMarks {
             values: same(mark).into(),
             conditions: vec![SAME],
         };
-        let delete = Delete::builder()
-            .table_name(&self.relay)
-            .key("pk", text(marks_key(handler)))
-            .key("sk", text(root.key()))
-            .build()
-            .expect("the key is set");
-        self.transact(vec![change.build(), TransactWriteItem::builder().delete(delete).build()]).await
+        let key = [("pk".to_owned(), text(marks_key(handler))), ("sk".to_owned(), text(root.key()))];
+        self.transact(vec![change.build(), delete(&self.relay, key.into())]).await
     }
 
     async fn record_skip(&self, handler: &HandlerName, root: &Root, skip: &Skip) -> Result<(), StorageError> {

@@ -9,7 +9,7 @@ mod error;
 mod event_append;
 mod event_store;
 mod mark;
-mod mark_store;
+pub(crate) mod mark_store;
 mod memory;
 mod position_advance;
 mod position_store;

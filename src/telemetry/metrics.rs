@@ -16,6 +16,8 @@ pub mod names {
     pub const HANDLER_LAG: &str = "angzarr_relay_handler_lag_seconds";
     /// Whether a handler's receiver answers.
     pub const HANDLER_UP: &str = "angzarr_relay_handler_up_ratio";
+    /// Whether an operator has paused a handler.
+    pub const HANDLER_PAUSED: &str = "angzarr_relay_handler_paused_ratio";
     /// Roots that a handler cannot go on with, by why.
     pub const ROOTS_STUCK: &str = "angzarr_relay_stuck_roots_count";
     /// Roots parked after an event failed for good.
@@ -77,6 +79,7 @@ pub const METRICS: &[(&str, MetricKind, Unit, &[&str], &str)] = &[
     (names::DELIVER_DURATION, Histogram, Unit::Seconds, &["handler"], "how long a handler took for one call"),
     (names::HANDLER_LAG, Gauge, Unit::Seconds, &["handler"], "age of the oldest record not yet delivered to a handler"),
     (names::HANDLER_UP, Gauge, Unit::Count, &["handler"], "1 when a handler's receiver answers, 0 in an outage"),
+    (names::HANDLER_PAUSED, Gauge, Unit::Count, &["handler"], "1 while an operator has paused a handler"),
     (names::ROOTS_STUCK, Gauge, Unit::Count, &["handler", "state"], "roots that a handler cannot go on with, by why"),
     (names::ROOTS_PARKED, Counter, Unit::Count, &["handler"], "roots parked after an event failed for good"),
     (names::EVENTS_SKIPPED, Counter, Unit::Count, &["handler"], "events that failed for good and were passed"),

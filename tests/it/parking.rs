@@ -227,3 +227,52 @@ async fn a_poisoned_event_is_passed_by_an_operator_while_the_relay_is_stopped() 
     .await;
     assert!(relay.terminate().await.success(), "{}", relay.output());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_handler_holds_no_other_survives_a_new_start_and_catches_up() {
+    let dynamo = dynamo_with_tables().await;
+    let mut writer = Writer::new(&clients(Some(dynamo.endpoint()), None).await);
+    let service = Arc::new(Mutex::new(Service::default()));
+    let url = serve(service.clone()).await;
+    let home = RelayHome::new();
+    let handlers = format!(
+        r#"
+        [relay]
+        poll_interval_max = "250ms"
+        [[handlers]]
+        name = "billing"
+        kind = "projector"
+        subscribe = [{{ domain = "*" }}]
+        http = {{ url = "{url}" }}
+        [[handlers]]
+        name = "audit"
+        subscribe = [{{ domain = "*" }}]
+        jsonl = {{ path = "HOME/audit.jsonl" }}
+        "#
+    );
+    home.configure(dynamo.endpoint(), &handlers);
+    let audited = async |writer: &Writer| {
+        until("the other goes on", async || (home.sequences("audit.jsonl") == *writer.written()).then_some(())).await;
+    };
+    let mut relay = home.start().await;
+    writer.append_to(0..5, 3).await;
+    until("both have everything", async || has_all_it_takes(&service, &writer)).await;
+    audited(&writer).await;
+
+    let (worked, paused, said) = home.command(&["pause", "billing"]);
+    assert!(worked && paused.contains("resume billing"), "{paused}{said}");
+    shows(&relay, r#"angzarr_relay_handler_paused_ratio{handler="billing"}"#, 1.0).await;
+    let before = service.lock().unwrap().taken.clone();
+    writer.append_to(0..5, 3).await;
+    audited(&writer).await;
+    assert!(relay.terminate().await.success(), "{}", relay.output());
+    let mut relay = home.start().await;
+    writer.append_to(0..5, 3).await;
+    audited(&writer).await;
+    assert_eq!(service.lock().unwrap().taken, before, "it was given nothing");
+
+    let (worked, _, said) = home.command(&["resume", "billing"]);
+    assert!(worked, "{said}");
+    until("it has caught up", async || has_all_it_takes(&service, &writer)).await;
+    assert!(relay.terminate().await.success(), "{}", relay.output());
+}

@@ -1,7 +1,7 @@
 //! The ports with faults: latency, throttling, lost replies, expired iterators, repeated pages. What goes through is
 //! told to the checker.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -248,5 +248,9 @@ impl HandlerRegistry for Faulty {
             return Err(self.unavailable("PutItem"));
         }
         self.world.table.register(handler, start, now).await
+    }
+
+    async fn paused(&self) -> Result<BTreeSet<HandlerName>, StorageError> {
+        self.world.table.paused().await
     }
 }

@@ -80,6 +80,7 @@ fn the_faults_really_happen() {
         "stream throttled",
         "write lost its reply",
         "table unavailable",
+        "root marked",
         "handler failed",
         "handler panicked",
         "handler hung",

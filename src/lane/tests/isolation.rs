@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::rig::{Answer, Kind, LANE, Rig, Writes, ev, settings, types};
+use super::rig::{Answer, Kind, LANE, Rig, Writes, ev, evs, settings, types};
 use crate::lane::LaneSettings;
 
 fn bounded() -> LaneSettings {
@@ -178,4 +178,26 @@ fn timers_do_not_pile_up_for_a_root_that_waits() {
         rig.advance(Duration::from_millis(40));
         assert!(rig.lanes.timers.len() < 20, "{}", rig.lanes.timers.len());
     }
+}
+
+#[test]
+fn a_paused_handler_is_given_nothing_and_catches_up_after() {
+    let mut rig = Rig::new();
+    rig.page(evs("r", 0..2));
+    rig.hold(Kind::Deliver);
+    rig.page(evs("r", 2..4));
+    rig.lanes.pause(true);
+    assert!(!rig.lanes.wants_page());
+    rig.release(Kind::Deliver);
+    rig.rest();
+    assert_eq!(rig.of("r"), [0, 1, 2, 3], "what was in flight is answered");
+    assert_eq!(rig.position("r"), Some(3), "and its position written");
+    // A page that was on its way.
+    rig.page(evs("r", 4..6));
+    rig.rest();
+    assert_eq!(rig.of("r").len(), 4);
+    rig.lanes.pause(false);
+    assert!(rig.lanes.wants_page());
+    rig.rest();
+    assert_eq!(rig.of("r"), [0, 1, 2, 3, 4, 5]);
 }
