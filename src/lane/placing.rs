@@ -249,6 +249,11 @@ impl Lanes {
                 "the row cannot be read as an event; the root is stopped for this handler"
             );
         }
+        if self.unreadable_rows.is_some() {
+            // Nothing readable was seen yet: this may be another schema, of which nothing is marked or passed.
+            self.forget_queue(slot);
+            return self.wait(slot, Why::Blocked, now + self.settings.retry.max);
+        }
         self.stop(slot, &format!("the row cannot be read as an event: {}", invalid.reason), now);
     }
 

@@ -223,9 +223,11 @@ async fn start(
     let mut backoff = Backoff::new(START_BACKOFF, ports.random.clone());
     loop {
         let attempt = async {
-            let registration = ports.registry.register(&spec.name, spec.start, ports.clock.now()).await?;
-            let paused = ports.registry.paused().await?.contains(&spec.name);
-            Ok::<_, StorageError>((registration, ports.checkpoints.load(&spec.name).await?, paused))
+            tokio::try_join!(
+                ports.registry.register(&spec.name, spec.start, ports.clock.now()),
+                ports.checkpoints.load(&spec.name),
+                ports.registry.paused(),
+            )
         };
         // Not waited for when the relay stops: an answer may take longer than the grace period.
         let error = match cancel.run_until_cancelled(attempt).await? {
@@ -233,7 +235,7 @@ async fn start(
                 ports.health.mended(RELAY_TABLE);
                 let mut settings = settings.bounded(&spec.settings, handlers);
                 settings.started_at = registration.started_at;
-                return Some(Started { settings, checkpoints, paused });
+                return Some(Started { settings, checkpoints, paused: paused.contains(&spec.name) });
             }
             Err(error) => error,
         };

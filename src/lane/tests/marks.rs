@@ -199,3 +199,19 @@ fn a_parked_root_met_in_another_lane_or_life_stays_parked() {
     assert_eq!(rig.of("bad"), [0]);
     assert_eq!(rig.checkpoint(OTHER), Some(2));
 }
+
+#[test]
+fn rows_of_another_schema_are_neither_marked_nor_passed() {
+    let mut rig = Rig::with(LaneSettings { checkpoint_hold: Duration::from_secs(1), ..parking() });
+    for root in 0..150 {
+        rig.page([ev(&root.to_string(), 0).invalid()]);
+    }
+    rig.advance(Duration::from_hours(1));
+    assert!(rig.lanes.sees_another_schema() && rig.contract.marks.is_empty());
+    assert_eq!(rig.checkpoint(LANE), None);
+    // One that can be read: they are rows of their own fault.
+    rig.page([ev("good", 0)]);
+    rig.rest();
+    assert_eq!(rig.contract.marks.len(), 150);
+    assert_eq!(rig.checkpoint(LANE), Some(151));
+}
