@@ -56,11 +56,10 @@ fn a_released_root_is_delivered_to_its_end_in_order_and_joins_the_stream() {
     rig.rest();
     rig.always("bad", Answer::All);
     rig.release_parked("bad", false);
-    // One comes while the work is under way.
-    rig.page([ev("bad", 700)]);
     rig.rest();
     assert!(rig.mark("bad").is_none());
-    assert_eq!(rig.position("bad"), Some(700));
+    assert_eq!(rig.position("bad"), Some(699), "more than one read brings");
+    rig.page([ev("bad", 700)]);
     rig.page([ev("bad", 701)]);
     rig.rest();
     assert_eq!(rig.of("bad").into_iter().skip(4).collect::<Vec<_>>(), (0..702).collect::<Vec<_>>());
