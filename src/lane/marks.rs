@@ -23,6 +23,12 @@ const MARKS_IN_FLIGHT_MAX: usize = 8;
 /// The wait before a change of a mark that failed is made again.
 const MARK_RETRY: Duration = Duration::from_millis(500);
 
+/// The key of all lines about roots that are deferred.
+const DEFERRALS: &str = "deferrals";
+
+/// The key of all lines about roots that are back in their course.
+const RETURNS: &str = "returns";
+
 /// A change to make in the tables; answered by [`Lanes::marked`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MarkOrder {
@@ -133,7 +139,9 @@ impl Lanes {
             (Ok(Marking::Refused), _) => self.load_again(slot),
             (Ok(Marking::Done), MarkOrder::Mark { covered, mark, .. }) => self.stands(slot, covered, mark, now),
             (Ok(Marking::Done), MarkOrder::Unmark { root, .. }) => {
-                info!(handler = %self.handler, %root, "the root is back in its course");
+                if let Some(left_out) = self.log.admit(RETURNS, now) {
+                    info!(handler = %self.handler, %root, left_out, "the root is back in its course");
+                }
                 let Some(course) = self.courses.get_mut(slot) else { return };
                 course.mark = None;
                 if let Some(active) = course.active.as_deref_mut() {
@@ -174,8 +182,11 @@ impl Lanes {
                 handler = %self.handler, root = %course.root, %sequence, attempts, reason = %mark.reason,
                 "the root is parked for this handler: nothing is lost; mend the cause, then `angzarr-relay parked release`"
             );
-        } else {
-            info!(handler = %self.handler, root = %course.root, %sequence, attempts, reason = %mark.reason, "the root is deferred");
+        } else if let Some(left_out) = self.log.admit(DEFERRALS, now) {
+            info!(
+                handler = %self.handler, root = %course.root, %sequence, attempts, reason = %mark.reason, left_out,
+                "the root is deferred"
+            );
         }
         course.mark = Some(Box::new(mark));
         // What came meanwhile is in the table, too.
