@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use super::LocalArgs;
 use super::{AppendArgs, DoctorArgs, ParkedCommand, PauseArgs, PositionsArgs, ReadArgs, RunArgs, TablesCommand};
 use crate::event::{Root, RootError};
+use crate::handler::{HandlerName, HandlerNameError};
 
 /// The edition a root is taken to be in when none is said: the main timeline.
 pub(super) const MAIN_EDITION: &str = "angzarr";
@@ -60,6 +61,11 @@ pub enum Command {
     Resume(PauseArgs),
     /// Check configuration, credentials, tables and streams, and say what mends them
     Doctor(DoctorArgs),
+}
+
+/// Reads a handler's name.
+pub(super) fn handler_name(text: &str) -> Result<HandlerName, HandlerNameError> {
+    HandlerName::new(text)
 }
 
 /// Which root a command is about.

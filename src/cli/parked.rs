@@ -5,12 +5,13 @@
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use super::arguments::{MAIN_EDITION, handler_name};
 use super::connect::Connection;
 use super::output::{Columns, print, remark};
 use super::{CliError, Context, RootArgs};
 use crate::event::Root;
-use crate::handler::{HandlerKind, HandlerName, HandlerNameError};
-use crate::storage::{DynamoMarks, Mark, MarkState, Marking};
+use crate::handler::{HandlerKind, HandlerName};
+use crate::storage::{DynamoMarks, DynamoPositions, Mark, MarkState, Marking, PositionStore as _};
 use crate::time::Clock;
 
 /// The subcommands of `parked`.
@@ -78,7 +79,7 @@ pub struct ParkedReleaseArgs {
     pub root: Option<String>,
 
     /// The root's edition; "" is the unnamed one
-    #[arg(long, default_value = super::arguments::MAIN_EDITION, value_name = "EDITION")]
+    #[arg(long, default_value = MAIN_EDITION, value_name = "EDITION")]
     pub edition: String,
 
     /// All parked roots of the handler
@@ -90,14 +91,11 @@ pub struct ParkedReleaseArgs {
     pub rerun_side_effects: bool,
 }
 
-fn handler_name(text: &str) -> Result<HandlerName, HandlerNameError> {
-    HandlerName::new(text)
-}
-
 pub(super) async fn run(command: ParkedCommand, context: Context) -> Result<(), CliError> {
     let connection = Connection::new(&context).await?;
     let marks = DynamoMarks::new(&connection.clients, &connection.tables, Clock::system());
-    let parked = Parked { connection, marks, context };
+    let positions = DynamoPositions::new(&connection.clients, &connection.tables.positions, Clock::system());
+    let parked = Parked { connection, marks, positions, context };
     match command {
         ParkedCommand::List(args) => parked.list(args).await,
         ParkedCommand::Show(args) => parked.show(&args).await,
@@ -109,6 +107,7 @@ pub(super) async fn run(command: ParkedCommand, context: Context) -> Result<(), 
 struct Parked {
     connection: Connection,
     marks: DynamoMarks,
+    positions: DynamoPositions,
     context: Context,
 }
 
@@ -121,7 +120,9 @@ impl Parked {
 
     /// The mark of a parked root, or why there is nothing to do.
     async fn mark(&self, handler: &HandlerName, root: &Root) -> Result<Mark, CliError> {
-        let mark = self.marks.find(handler, root).await.map_err(|error| self.connection.trouble(error))?;
+        let loaded = self.positions.load(handler, std::slice::from_ref(root)).await;
+        let loaded = loaded.map_err(|error| self.connection.trouble(error))?;
+        let mark = loaded.into_iter().next().and_then(|standing| standing.mark);
         let not_parked =
             |why: &str| CliError::Refused(format!("{root} is not parked for the handler `{handler}`{why}"));
         match mark {

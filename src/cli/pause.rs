@@ -4,10 +4,11 @@
 
 use clap::Args;
 
+use super::arguments::handler_name;
 use super::connect::Connection;
 use super::output::{print, remark};
 use super::{CliError, Context};
-use crate::handler::{HandlerName, HandlerNameError};
+use crate::handler::HandlerName;
 use crate::relay_table::RelayTable;
 use crate::time::Clock;
 
@@ -17,10 +18,6 @@ pub struct PauseArgs {
     /// The handler's name
     #[arg(value_name = "HANDLER", value_parser = handler_name)]
     pub handler: HandlerName,
-}
-
-fn handler_name(text: &str) -> Result<HandlerName, HandlerNameError> {
-    HandlerName::new(text)
 }
 
 pub(super) async fn run(args: PauseArgs, paused: bool, context: Context) -> Result<(), CliError> {

@@ -3,11 +3,12 @@
 use clap::Args;
 use serde::Serialize;
 
+use super::arguments::handler_name;
 use super::connect::Connection;
 use super::output::{Columns, print, remark};
 use super::{CliError, Context};
 use crate::event::{Root, RootError};
-use crate::handler::{HandlerName, HandlerNameError};
+use crate::handler::HandlerName;
 use crate::storage::{DynamoPositions, PositionRow};
 use crate::time::Clock;
 
@@ -49,10 +50,6 @@ impl PositionsArgs {
             _ => Ok(None),
         }
     }
-}
-
-fn handler_name(text: &str) -> Result<HandlerName, HandlerNameError> {
-    HandlerName::new(text)
 }
 
 pub(super) async fn run(args: PositionsArgs, context: Context) -> Result<(), CliError> {

@@ -1,7 +1,7 @@
 //! The course of one root for one handler: its sequencer, its durable position, and, while something is to be done,
 //! what waits.
 //!
-//! Pure state; what moves it is in `intake`, `placing`, `dispatch` and `flush`. Invariants: `queue` is strictly
+//! Pure state; what moves it is in `intake`, `placing`, `dispatch`, `flush` and `marks`. Invariants: `queue` is strictly
 //! increasing in sequence and holds nothing below the sequencer's next; whatever is seen and neither covered nor
 //! queued can be fetched again by its sequence.
 

@@ -155,7 +155,7 @@ impl Lanes {
     }
 
     fn accepted(&mut self, slot: Slot, through: Sequence, now: Instant) {
-        if self.outage.answered() {
+        if self.outage.answered(now) {
             info!(handler = %self.handler, "the receiver answers again");
         }
         let Some(course) = self.courses.get_mut(slot) else { return };
@@ -180,8 +180,8 @@ impl Lanes {
         }
     }
 
-    fn failed(&mut self, slot: Slot, batch: &RootBatch, error: &HandlerError, now: Instant) {
-        let events = batch.events.len() as u64;
+    /// Counts a failure; whether it is part of an outage.
+    fn is_outage(&mut self, slot: Slot, events: u64, error: &HandlerError, now: Instant) -> bool {
         let was_down = self.outage.is_down();
         let outage = match error {
             HandlerError::Unavailable { after, .. } => {
@@ -195,7 +195,7 @@ impl Lanes {
             }
             HandlerError::Permanent { .. } => {
                 self.counters.failed("permanent", events);
-                self.outage.answered();
+                self.outage.answered(now);
                 false
             }
         };
@@ -205,10 +205,15 @@ impl Lanes {
         if outage && !was_down {
             warn!(handler = %self.handler, error = %with_causes(error), "the receiver is down; the handler halts and probes until it answers");
         }
+        outage
+    }
+
+    fn failed(&mut self, slot: Slot, batch: &RootBatch, error: &HandlerError, now: Instant) {
+        let outage = self.is_outage(slot, batch.events.len() as u64, error, now);
         let Some(active) = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut()) else { return };
         let failures = active.failures + 1;
         let since = active.failing_since.unwrap_or(now);
-        let failing = Failing { failures, age: now.duration_since(since), outage };
+        let failing = Failing { failures, age: self.outage.age(since, now), outage };
         let decision = decide(error, failing, &self.settings, &self.random);
         let first = batch.events.first().map(|event| event.sequence.0);
         if decision != Decision::Halt {

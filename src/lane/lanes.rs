@@ -2,8 +2,8 @@
 //!
 //! It never waits and does no I/O; the time is given in. The same machine runs in production, in tests and in the
 //! simulation. The methods by concern are in `intake` (pages and positions), `placing` (order, gaps, bases, holes),
-//! `dispatch` (delivery and its answers), `flush` (positions and checkpoints) and `gauges` (what can be seen from
-//! outside).
+//! `dispatch` (delivery and its answers), `flush` (positions and checkpoints), `marks` (parked and deferred roots) and
+//! `gauges` (what can be seen from outside).
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};

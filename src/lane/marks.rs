@@ -75,9 +75,17 @@ impl Lanes {
 
     /// Marks a root that is tried again at `retry_at`, so that it holds no checkpoint meanwhile.
     pub(crate) fn defer(&mut self, slot: Slot, reason: &str, retry_at: Instant, now: Instant) {
-        let Some(active) = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut()) else { return };
-        active.retry_at = Some(retry_at);
-        self.mark(slot, MarkState::Deferred, reason, now);
+        let Some(course) = self.courses.get_mut(slot) else { return };
+        let deferred = course.mark.as_deref().is_some_and(|mark| mark.state == MarkState::Deferred);
+        if let Some(active) = course.active.as_deref_mut() {
+            active.retry_at = Some(retry_at);
+        }
+        if deferred {
+            // The mark it carries still stands for it; it is not written at every attempt.
+            self.stand_still(slot, MarkState::Deferred, now);
+        } else {
+            self.mark(slot, MarkState::Deferred, reason, now);
+        }
     }
 
     fn mark(&mut self, slot: Slot, state: MarkState, reason: &str, now: Instant) {
@@ -94,10 +102,8 @@ impl Lanes {
     pub(crate) fn skip(&mut self, slot: Slot, sequence: Sequence, reason: &str, now: Instant) {
         let Some(course) = self.courses.get(slot) else { return };
         let attempts = course.active.as_deref().map_or(0, |active| active.failures);
-        // A reason is bounded as a mark's.
-        let reason = Mark::new(MarkState::Parked, sequence, 0, reason, Timestamp::from_unix_millis(0)).reason;
-        let skip = Skip { sequence, attempts, reason };
-        self.order(slot, MarkOrder::Skip { root: course.root.clone(), skip }, now);
+        let (root, skip) = (course.root.clone(), Skip::new(sequence, attempts, reason));
+        self.order(slot, MarkOrder::Skip { root, skip }, now);
     }
 
     /// At the end of the work on a marked root: its mark goes.
@@ -189,10 +195,17 @@ impl Lanes {
             );
         }
         course.mark = Some(Box::new(mark));
-        // What came meanwhile is in the table, too.
+        if let Some(active) = course.active.as_deref_mut() {
+            active.accepted = None;
+        }
+        self.stand_still(slot, state, now);
+    }
+
+    /// Lets go of everything a marked root holds: it is in the table, what came meanwhile, too.
+    fn stand_still(&mut self, slot: Slot, state: MarkState, now: Instant) {
         self.forget_queue(slot);
         let Some(active) = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut()) else { return };
-        (active.accepted, active.seen, active.work) = (None, None, Work::None);
+        (active.seen, active.work) = (None, Work::None);
         let retry_at = active.retry_at.take();
         self.release_pins(slot, now);
         if state == MarkState::Parked {

@@ -33,6 +33,8 @@ pub(crate) enum Gate {
 pub(crate) struct Outage {
     down: Option<Down>,
     failing: BTreeSet<usize>,
+    /// The end of the last outage.
+    ended_at: Option<Instant>,
     random: Random,
 }
 
@@ -46,7 +48,7 @@ struct Down {
 
 impl Outage {
     pub(crate) fn new(random: Random) -> Self {
-        Self { down: None, failing: BTreeSet::new(), random }
+        Self { down: None, failing: BTreeSet::new(), ended_at: None, random }
     }
 
     pub(crate) fn is_down(&self) -> bool {
@@ -75,9 +77,18 @@ impl Outage {
     }
 
     /// The receiver took something, or refused it for what it is: it answers. True when that ends an outage.
-    pub(crate) fn answered(&mut self) -> bool {
+    pub(crate) fn answered(&mut self, now: Instant) -> bool {
         self.failing.clear();
-        self.down.take().is_some()
+        let ended = self.down.take().is_some();
+        if ended {
+            self.ended_at = Some(now);
+        }
+        ended
+    }
+
+    /// How long a root has failed that did so first at `since`: what lies before the end of an outage does not count.
+    pub(crate) fn age(&self, since: Instant, now: Instant) -> Duration {
+        now.duration_since(self.ended_at.map_or(since, |ended_at| ended_at.max(since)))
     }
 
     /// The receiver says, to this root, that it is down. True when that begins an outage.
@@ -132,7 +143,7 @@ mod tests {
         for root in 0..FAILING_ROOTS - 1 {
             assert!(!outage.failed(root, now, None));
         }
-        assert!(!outage.answered(), "there was no outage to end");
+        assert!(!outage.answered(now), "there was no outage to end");
         assert!(!outage.failed(99, now, None), "the success began the count anew");
         for root in 0..FAILING_ROOTS {
             outage.failed(root, now, None);
@@ -156,7 +167,7 @@ mod tests {
             assert!(!outage.unavailable(2, now, None));
         }
         assert!(waits[0] <= PROBES.initial && waits[9] >= PROBES.max / 2, "{waits:?}");
-        assert!(outage.answered());
+        assert!(outage.answered(now));
         assert_eq!(outage.gate(now), Gate::Open);
     }
 

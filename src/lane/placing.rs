@@ -22,6 +22,9 @@ use crate::stream::{RunRow, row_sequence};
 /// How often the table is asked again for a missing sequence.
 const HOLE_POLL: Duration = Duration::from_secs(1);
 
+/// What is wrong with a root that has a hole.
+const HOLE: &str = "the table has a hole: this sequence is missing though later ones exist";
+
 enum Step {
     Covered,
     Deliver,
@@ -229,10 +232,10 @@ impl Lanes {
                     self.counters.hole();
                     error!(
                         handler = %self.handler, root = %course.root, sequence = %next,
-                        "the table has a hole: this sequence is missing though later ones exist; the root is stopped for this handler"
+                        "{HOLE}; the root is stopped for this handler"
                     );
                 }
-                self.stop(slot, "the table has a hole: this sequence is missing though later ones exist", now);
+                self.stop(slot, HOLE, now);
             }
         }
     }

@@ -56,12 +56,17 @@ impl Mark {
     /// A mark; a long reason is cut.
     #[must_use]
     pub fn new(state: MarkState, sequence: Sequence, attempts: u32, reason: &str, marked_at: Timestamp) -> Self {
-        let mut end = reason.len().min(REASON_BYTES_MAX);
-        while !reason.is_char_boundary(end) {
-            end -= 1;
-        }
-        Self { state, sequence, attempts, reason: reason[..end].to_owned(), marked_at }
+        Self { state, sequence, attempts, reason: bounded(reason), marked_at }
     }
+}
+
+/// Cut to the longest reason kept.
+fn bounded(reason: &str) -> String {
+    let mut end = reason.len().min(REASON_BYTES_MAX);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    reason[..end].to_owned()
 }
 
 /// How a root stands for a handler: all that its position row says.
@@ -91,6 +96,14 @@ pub struct Skip {
     pub attempts: u32,
     /// Why it was passed.
     pub reason: String,
+}
+
+impl Skip {
+    /// A record; a long reason is cut.
+    #[must_use]
+    pub fn new(sequence: Sequence, attempts: u32, reason: &str) -> Self {
+        Self { sequence, attempts, reason: bounded(reason) }
+    }
 }
 
 /// Marks roots, for the relay and for operators.

@@ -115,24 +115,6 @@ impl DynamoMarks {
         Ok(found)
     }
 
-    /// The mark of one root.
-    ///
-    /// # Errors
-    /// As the call failed, or when the row cannot be read.
-    pub async fn find(&self, handler: &HandlerName, root: &Root) -> Result<Option<Mark>, StorageError> {
-        let call = Call { operation: "GetItem", action: "dynamodb:GetItem", table: &self.positions };
-        let key = position_key(handler, root);
-        let request = (self.client.get_item())
-            .table_name(&self.positions)
-            .consistent_read(true)
-            .key(PK, text(key.as_str()))
-            .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        let answer = call.make(request.send()).await?;
-        call.consumed(answer.consumed_capacity());
-        let unreadable = |reason| StorageError::Unreadable { table: self.positions.clone(), key, reason };
-        answer.item.as_ref().map_or(Ok(None), |item| mark_of(item).map_err(unreadable))
-    }
-
     /// Lets a parked root go on from the event it stands before: the relay that runs takes it up within seconds.
     ///
     /// # Errors
@@ -150,7 +132,7 @@ impl DynamoMarks {
     pub async fn skip(&self, handler: &HandlerName, root: &Root, mark: &Mark) -> Result<Marking, StorageError> {
         let (state, sequence) = (MarkState::Deferred, mark.sequence.next());
         let behind = Mark { state, sequence, attempts: 0, marked_at: self.clock.now(), ..mark.clone() };
-        let skip = Skip { sequence: mark.sequence, attempts: mark.attempts, reason: mark.reason.clone() };
+        let skip = Skip::new(mark.sequence, mark.attempts, &mark.reason);
         self.transact(vec![
             self.change(handler, root, mark, &behind, Some(mark.sequence)),
             self.index(handler, root, &behind),

@@ -237,6 +237,22 @@ pub(crate) fn has_all_it_takes(service: &Mutex<Service>, writer: &Writer) -> Opt
     (service.taken == expected).then_some(())
 }
 
+/// The configuration of a handler `billing` of this service.
+pub(crate) fn billing(url: &str, kind: &str, rest: &str) -> String {
+    format!(
+        r#"
+        [relay]
+        poll_interval_max = "250ms"
+        [[handlers]]
+        name = "billing"
+        kind = "{kind}"
+        subscribe = [{{ domain = "*" }}]
+        http = {{ url = "{url}" }}
+        {rest}
+        "#
+    )
+}
+
 /// Serves on a free port for the rest of the test; the URL.
 pub(crate) async fn serve(service: Arc<Mutex<Service>>) -> String {
     let take = move |body: Bytes| async move {
@@ -261,20 +277,8 @@ async fn a_root_that_blocks_stops_alone_and_goes_on_by_itself() {
     let service = Arc::new(Mutex::new(Service { refused: Some("r3".into()), ..Service::default() }));
     let url = serve(service.clone()).await;
     let home = RelayHome::new();
-    let handler = format!(
-        r#"
-        [relay]
-        poll_interval_max = "250ms"
-        [[handlers]]
-        name = "billing"
-        kind = "projector"
-        subscribe = [{{ domain = "*" }}]
-        http = {{ url = "{url}" }}
-        retry = {{ initial = "100ms", max = "500ms" }}
-        on_failure = "block"
-        "#
-    );
-    home.configure(dynamo.endpoint(), &handler);
+    let blocking = "retry = { initial = \"100ms\", max = \"500ms\" }\non_failure = \"block\"";
+    home.configure(dynamo.endpoint(), &billing(&url, "projector", blocking));
     let mut relay = home.start().await;
     writer.append_to(0..10, 6).await;
     until("the other roots are through", async || has_all_it_takes(&service, &writer)).await;

@@ -13,7 +13,7 @@ use angzarr_relay::time::Clock;
 use serde_json::Value;
 
 use crate::embedded::{clients, root, tables};
-use crate::outage::{Service, dynamo_with_tables, has_all_it_takes, serve, shows};
+use crate::outage::{Service, billing, dynamo_with_tables, has_all_it_takes, serve, shows};
 use crate::support::{RelayHome, Writer, until};
 
 crate::scenarios!(
@@ -70,7 +70,7 @@ async fn a_mark_and_what_is_covered_are_written_together(aws: &AwsClients, prefi
     listed.sort_by_key(|(root, _)| root.id().to_owned());
     assert_eq!(listed, [(root("new"), mark(0)), (root("old"), mark(5))]);
     assert!(tables.marks.list(&HandlerName::new("other").unwrap()).await.unwrap().is_empty());
-    assert_eq!(tables.marks.find(&tables.handler, &root("old")).await.unwrap(), Some(mark(5)));
+    assert_eq!(tables.standing("old").await.mark, Some(mark(5)));
 }
 
 async fn a_mark_is_taken_away_only_as_it_is_known(aws: &AwsClients, prefix: &str) {
@@ -139,18 +139,7 @@ async fn a_poisoned_root_parks_and_is_released_from_the_command_line() {
     let service = Arc::new(Mutex::new(Service { refused: Some("r3".into()), ..Service::default() }));
     let url = serve(service.clone()).await;
     let home = RelayHome::new();
-    let handler = format!(
-        r#"
-        [relay]
-        poll_interval_max = "250ms"
-        [[handlers]]
-        name = "billing"
-        kind = "projector"
-        subscribe = [{{ domain = "*" }}]
-        http = {{ url = "{url}" }}
-        "#
-    );
-    home.configure(dynamo.endpoint(), &handler);
+    home.configure(dynamo.endpoint(), &billing(&url, "projector", ""));
     let mut relay = home.start().await;
     writer.append_to(0..10, 6).await;
     until("the other roots are through", async || has_all_it_takes(&service, &writer)).await;
@@ -196,19 +185,7 @@ async fn a_poisoned_event_is_passed_by_an_operator_while_the_relay_is_stopped() 
     let service = Arc::new(Mutex::new(Service { refused: Some("r1".into()), ..Service::default() }));
     let url = serve(service.clone()).await;
     let home = RelayHome::new();
-    let handler = format!(
-        r#"
-        [relay]
-        poll_interval_max = "250ms"
-        [[handlers]]
-        name = "billing"
-        kind = "saga"
-        start = "beginning"
-        subscribe = [{{ domain = "*" }}]
-        http = {{ url = "{url}" }}
-        "#
-    );
-    home.configure(dynamo.endpoint(), &handler);
+    home.configure(dynamo.endpoint(), &billing(&url, "saga", "start = \"beginning\""));
     let mut relay = home.start().await;
     writer.append_to(0..3, 4).await;
     until("the root is parked", async || (parked(&home).len() == 1).then_some(())).await;
@@ -235,22 +212,13 @@ async fn a_paused_handler_holds_no_other_survives_a_new_start_and_catches_up() {
     let service = Arc::new(Mutex::new(Service::default()));
     let url = serve(service.clone()).await;
     let home = RelayHome::new();
-    let handlers = format!(
-        r#"
-        [relay]
-        poll_interval_max = "250ms"
-        [[handlers]]
-        name = "billing"
-        kind = "projector"
-        subscribe = [{{ domain = "*" }}]
-        http = {{ url = "{url}" }}
+    let audit = r#"
         [[handlers]]
         name = "audit"
-        subscribe = [{{ domain = "*" }}]
-        jsonl = {{ path = "HOME/audit.jsonl" }}
-        "#
-    );
-    home.configure(dynamo.endpoint(), &handlers);
+        subscribe = [{ domain = "*" }]
+        jsonl = { path = "HOME/audit.jsonl" }
+    "#;
+    home.configure(dynamo.endpoint(), &billing(&url, "projector", audit));
     let audited = async |writer: &Writer| {
         until("the other goes on", async || (home.sequences("audit.jsonl") == *writer.written()).then_some(())).await;
     };

@@ -214,3 +214,37 @@ fn rows_of_another_schema_are_neither_marked_nor_passed() {
     assert_eq!(rig.contract.marks.len(), 150);
     assert_eq!(rig.checkpoint(LANE), Some(151));
 }
+
+#[test]
+fn a_deferred_root_is_not_marked_again_at_each_attempt() {
+    let mut rig = Rig::with(LaneSettings { checkpoint_hold: Duration::from_secs(1), ..settings() });
+    rig.always("bad", Answer::Retry);
+    rig.page(evs("bad", 0..2));
+    rig.rest();
+    let attempts = rig.delivered.len();
+    rig.hold(Kind::Mark);
+    rig.page([ev("bad", 2)]);
+    rig.rest();
+    assert!(rig.delivered.len() > attempts, "it is tried again");
+    assert_eq!((rig.held(Kind::Mark), rig.checkpoint(LANE)), (0, Some(3)));
+    rig.release(Kind::Mark);
+    rig.always("bad", Answer::All);
+    rig.rest();
+    assert!(rig.mark("bad").is_none());
+    assert_eq!(rig.position("bad"), Some(2));
+}
+
+#[test]
+fn the_time_of_an_outage_is_not_held_against_a_root() {
+    let mut rig = Rig::with(LaneSettings { attempts_max: 10, ..parking() });
+    rig.script("slow", [Answer::Retry]);
+    rig.page([ev("slow", 0)]);
+    rig.everybody = Answer::Unavailable;
+    rig.page([ev("other", 0)]);
+    rig.advance(Duration::from_hours(2));
+    rig.script("slow", [Answer::Retry, Answer::Retry]);
+    rig.everybody = Answer::All;
+    rig.rest();
+    assert!(rig.contract.marks.is_empty(), "three attempts in a few seconds of service");
+    rig.contract.all_is_covered();
+}
