@@ -9,6 +9,7 @@
 //! - [`storage`]: the three tables: events, positions, snapshots; their creation and check
 //! - [`relay_table`]: the relay's own table: checkpoints and the handler registry
 //! - [`stream`]: shards, lineage, the shard reader and its page window
+//! - [`backfill`]: the table scanned in segments, for new handlers and for what the stream lost
 //! - [`lane`]: one handler's way through its shards: subscription, sequencer, watermark, retry, flush
 //! - [`handler`]: the contract of a receiver, and the ready-made ones: kinesis, http, jsonl
 //! - [`relay`]: the only place that wires, spawns and stops
@@ -25,6 +26,7 @@ pub mod event;
 pub mod storage;
 pub mod relay_table;
 pub mod stream;
+pub mod backfill;
 pub mod lane;
 pub mod handler;
 pub mod relay;

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use angzarr_relay::backfill::{CapacityPace, ScanProgress, Seen, TableScan};
 use angzarr_relay::handler::{Accepted, Handler, HandlerError, HandlerName, RootBatch};
 use angzarr_relay::lane::{LaneSettings, Subscription};
 use angzarr_relay::relay::{HandlerSpec, Relay, RelayPorts, RelaySettings};
@@ -100,11 +101,11 @@ async fn bare(job: Job) -> Figures {
     let stream = DynamoStream::connect(&aws, &tables(&job.measurement).events).await.unwrap();
     let (start, cpu_before) = (Instant::now(), cpu_millis());
     let mut calls = 1;
-    let described = aws.streams.describe_stream().stream_arn(stream.arn()).send().await.unwrap();
+    let described = aws.streams.describe_stream().stream_arn(&*stream.arn()).send().await.unwrap();
     let mut records = 0;
     for shard in described.stream_description.unwrap().shards.unwrap() {
         let opened = (aws.streams.get_shard_iterator())
-            .stream_arn(stream.arn())
+            .stream_arn(&*stream.arn())
             .set_shard_id(shard.shard_id)
             .shard_iterator_type(ShardIteratorType::TrimHorizon);
         let mut iterator = opened.send().await.unwrap().shard_iterator;
@@ -143,7 +144,11 @@ async fn relay(job: &Job, handlers: usize) -> Figures {
         written: AtomicU64::new(0),
     };
     let positions = Arc::new(positions);
+    let (scan_progress, pace) = (ScanProgress::default(), CapacityPace::new(1000));
     let ports = RelayPorts {
+        scan: Arc::new(TableScan::new(&aws, &tables.events, pace, scan_progress.clone())),
+        scan_progress,
+        jobs: table.clone(),
         stream: Arc::new(DynamoStream::connect(&aws, &tables.events).await.unwrap()),
         events: Arc::new(EventStore::new(&aws, &tables.events, random.clone())),
         positions: positions.clone(),
@@ -154,8 +159,15 @@ async fn relay(job: &Job, handlers: usize) -> Figures {
         random,
         health: Health::default(),
     };
-    let specs = (0..handlers).map(|number| HandlerSpec {
-        name: HandlerName::new(&format!("handler-{number}")).unwrap(),
+    let names = (0..handlers).map(|number| HandlerName::new(&format!("handler-{number}")).unwrap());
+    let stream = ports.stream.name();
+    for name in names.clone() {
+        // Handlers that follow the stream already: a new one would begin with the table.
+        let seen = Seen { at: ports.clock.now(), stream: stream.clone() };
+        ports.jobs.put_seen(&name, &seen).await.unwrap();
+    }
+    let specs = names.map(|name| HandlerSpec {
+        name,
         handler: Arc::new(Nothing(delivered.clone())),
         start: Start::Beginning,
         subscription: Subscription::everything(),

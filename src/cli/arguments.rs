@@ -6,7 +6,9 @@ use clap::{Args, Parser, Subcommand};
 
 #[cfg(feature = "local")]
 use super::LocalArgs;
-use super::{AppendArgs, DoctorArgs, ParkedCommand, PauseArgs, PositionsArgs, ReadArgs, RunArgs, TablesCommand};
+use super::{
+    AppendArgs, BackfillCommand, DoctorArgs, ParkedCommand, PauseArgs, PositionsArgs, ReadArgs, RunArgs, TablesCommand,
+};
 use crate::event::{Root, RootError};
 use crate::handler::{HandlerName, HandlerNameError};
 
@@ -59,6 +61,9 @@ pub enum Command {
     Pause(PauseArgs),
     /// Let a paused handler go on where it stopped
     Resume(PauseArgs),
+    /// Show how far the scans of the table are, or what one would cost
+    #[command(subcommand)]
+    Backfill(BackfillCommand),
     /// Check configuration, credentials, tables and streams, and say what mends them
     Doctor(DoctorArgs),
 }

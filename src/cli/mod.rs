@@ -23,10 +23,12 @@ mod read;
 mod positions;
 mod parked;
 mod pause;
+mod backfill;
 mod doctor;
 
 pub use append::AppendArgs;
 pub use arguments::{Cli, Command, RootArgs};
+pub use backfill::BackfillCommand;
 pub use doctor::DoctorArgs;
 pub use error::CliError;
 #[cfg(feature = "local")]

@@ -98,6 +98,7 @@ async fn run(cli: Cli, handlers: InProcessHandlers) -> Result<(), CliError> {
         Command::Parked(command) => super::parked::run(command, context).await,
         Command::Pause(args) => super::pause::run(args, true, context).await,
         Command::Resume(args) => super::pause::run(args, false, context).await,
+        Command::Backfill(command) => super::backfill::run(command, context).await,
         Command::Doctor(args) => super::doctor::run(args, context).await,
     }
 }
@@ -124,6 +125,7 @@ fn init_command_logs(command: &Command, config: &Config) -> Result<(), CliError>
         | Command::Parked(_)
         | Command::Pause(_)
         | Command::Resume(_)
+        | Command::Backfill(_)
         | Command::Doctor(_) => false,
     };
     if daemon {

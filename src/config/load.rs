@@ -8,8 +8,8 @@ use toml::Table;
 use super::error::Fault;
 use super::reader::{Report, Section};
 use super::{
-    ConfigError, Environment, HandlerConfig, KinesisConfig, Problem, Receiver, RelayConfig, StorageConfig,
-    TelemetryConfig,
+    BackfillConfig, ConfigError, Environment, HandlerConfig, KinesisConfig, Problem, Receiver, RelayConfig,
+    StorageConfig, TelemetryConfig,
 };
 
 /// All settings of one relay. The defaults are those of an empty file.
@@ -21,6 +21,8 @@ pub struct Config {
     pub kinesis: KinesisConfig,
     /// `[relay]`.
     pub relay: RelayConfig,
+    /// `[backfill]`.
+    pub backfill: BackfillConfig,
     /// `[telemetry]`.
     pub telemetry: TelemetryConfig,
     /// `[[handlers]]`, in the file's order.
@@ -52,6 +54,7 @@ impl Config {
             storage: StorageConfig::read(root.section("storage")),
             kinesis: KinesisConfig::read(root.section("kinesis")),
             relay: RelayConfig::read(root.section("relay")),
+            backfill: BackfillConfig::read(root.section("backfill")),
             telemetry: TelemetryConfig::read(root.section("telemetry")),
             handlers: HandlerConfig::read_all(&mut root),
         };

@@ -8,6 +8,7 @@ mod load;
 mod storage;
 mod kinesis;
 mod relay;
+mod backfill;
 mod telemetry;
 mod handlers;
 mod subscription;
@@ -20,6 +21,7 @@ mod error;
 #[cfg(test)]
 mod tests;
 
+pub use backfill::BackfillConfig;
 pub use environment::Environment;
 pub use error::{ConfigError, Fault, Problem};
 pub use handlers::HandlerConfig;

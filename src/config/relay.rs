@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::reader::Section;
+use crate::relay::OnTrim;
 
 const MEMORY_LIMIT: RangeInclusive<usize> = 16 << 20..=1 << 40;
 const POLL_INTERVAL_MAX: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_mins(1);
@@ -13,6 +14,17 @@ const CHECKPOINT_HOLD: RangeInclusive<Duration> = Duration::from_secs(1)..=Durat
 const HOLE_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_hours(1);
 const CHECKPOINT_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_mins(10);
 const RECONCILE_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_hours(1);
+const SAFETY_ALARM: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(24);
+
+const ON_TRIM: &str = "\"reconcile\" or \"fail\"";
+
+fn parse_on_trim(text: &str) -> Option<OnTrim> {
+    match text {
+        "reconcile" => Some(OnTrim::Reconcile),
+        "fail" => Some(OnTrim::Fail),
+        _ => None,
+    }
+}
 
 /// Memory, pace and patience of the relay itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +46,10 @@ pub struct RelayConfig {
     pub checkpoint_interval: Duration,
     /// How often the stream's shards are listed in full; default 60 s.
     pub reconcile_interval: Duration,
+    /// What follows when the stream has lost records that a handler needs; default: they are found in the table.
+    pub on_trim: OnTrim,
+    /// A handler is warned about when the stream will trim what it has not been given in less than this; default 6 h.
+    pub safety_alarm: Duration,
 }
 
 impl Default for RelayConfig {
@@ -47,6 +63,8 @@ impl Default for RelayConfig {
             checkpoint_hold: Duration::from_mins(1),
             checkpoint_interval: Duration::from_secs(5),
             reconcile_interval: Duration::from_mins(1),
+            on_trim: OnTrim::Reconcile,
+            safety_alarm: Duration::from_hours(6),
         }
     }
 }
@@ -71,6 +89,8 @@ impl RelayConfig {
                 defaults.reconcile_interval,
                 &RECONCILE_INTERVAL,
             ),
+            on_trim: section.parsed("on_trim", ON_TRIM, parse_on_trim).unwrap_or(defaults.on_trim),
+            safety_alarm: section.duration("safety_alarm", defaults.safety_alarm, &SAFETY_ALARM),
         };
         if config.gap_wait >= config.hole_timeout {
             let found = humantime::format_duration(config.gap_wait).to_string();

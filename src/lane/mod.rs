@@ -25,6 +25,7 @@ mod marks;
 mod repair;
 mod gauges;
 mod progress;
+mod safety;
 mod task;
 
 pub use glob::Glob;

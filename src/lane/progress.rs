@@ -21,6 +21,9 @@ struct State {
     stuck_roots: AtomicUsize,
 }
 
+/// So long the stream keeps a record (`aws-facts` A).
+const STREAM_RETENTION: Duration = Duration::from_hours(24);
+
 /// No record waits.
 const NOTHING_WAITS: i64 = i64::MAX;
 
@@ -43,6 +46,12 @@ impl Progress {
             NOTHING_WAITS => Duration::ZERO,
             millis => now.since(Timestamp::from_unix_millis(millis)),
         }
+    }
+
+    /// The time left until the stream trims the oldest undelivered record; all of its 24 hours when none waits.
+    #[must_use]
+    pub fn safety(&self, now: Timestamp) -> Duration {
+        STREAM_RETENTION.saturating_sub(self.lag(now))
     }
 
     /// Bytes of events that wait in the handler's lanes.
@@ -86,6 +95,8 @@ mod tests {
         progress.set(Some(at(1_000)), 0, 0);
         assert_eq!(progress.lag(at(4_000)), Duration::from_secs(3));
         assert_eq!(progress.lag(at(9_000)), Duration::from_secs(8));
+        assert_eq!(progress.safety(at(9_000)), Duration::from_secs(24 * 3600 - 8));
+        assert_eq!(progress.safety(at(100_000_000)), Duration::ZERO);
         progress.set(None, 0, 0);
         assert_eq!(progress.lag(at(9_000)), Duration::ZERO);
     }

@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
+use super::safety::SafetyWatch;
 use super::{Effect, KnownPositions, LaneSettings, Lanes, MarkOrder, Progress, Repaired, Subscription};
 use crate::event::Root;
 use crate::handler::{Accepted, Handler, HandlerError, HandlerName, RootBatch};
@@ -73,6 +74,8 @@ pub struct LanesParts {
     pub checkpoints: Arc<dyn CheckpointStore>,
     /// How long a stop may take.
     pub shutdown_grace: Duration,
+    /// Less than this left until the stream trims what the handler has not been given is told.
+    pub safety_alarm: Duration,
     /// Wall time.
     pub clock: Clock,
     /// Chance.
@@ -112,6 +115,7 @@ pub struct LanesTask {
     progress: Progress,
     checkpoint_age: Gauge,
     checkpoints_even_at: Instant,
+    safety: SafetyWatch,
     finished: Vec<ShardId>,
     /// Deliveries that get a task of their own unasked.
     tasks_owed: u32,
@@ -142,6 +146,7 @@ impl LanesTask {
         Self {
             lanes,
             checkpoint_age: gauge!(names::CHECKPOINT_AGE, "handler" => parts.name.as_str().to_owned()),
+            safety: SafetyWatch::new(parts.safety_alarm),
             parts: Arc::new(parts),
             feeds: BTreeMap::new(),
             pulling: VecDeque::new(),
@@ -235,6 +240,10 @@ impl LanesTask {
         let oldest = [self.lanes.undelivered_since(), waiting].into_iter().flatten().min();
         let stuck = self.lanes.stuck();
         self.progress.set(oldest, self.lanes.queued_bytes(), stuck.retrying + stuck.blocked + stuck.holes);
+        let left = self.progress.safety(self.parts.clock.now());
+        if self.safety.warns(left, now) {
+            warn!(handler = %self.parts.name, left = ?Duration::from_secs(left.as_secs()), "the stream will trim what the handler has not been given; then it is looked for in the table");
+        }
         if !self.lanes.is_ahead_of_checkpoints() {
             self.checkpoints_even_at = now;
         }
@@ -403,7 +412,7 @@ impl LanesTask {
     }
 }
 
-/// While draining, writes that failed are tried again after so long.
+/// While draining, failed writes are tried again after so long.
 const DRAIN_TURN: Duration = Duration::from_millis(100);
 
 /// Calls the handler, and counts the time from `began`.

@@ -1,10 +1,14 @@
 //! The embedded Kinesis (ferrokinesis), in memory or with its streams in a directory.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
 use ferrokinesis::store::{DurableStateOptions, StoreOptions};
 use tokio::net::TcpListener;
+use tokio::sync::RwLock;
 use tokio_util::sync::CancellationToken;
 
 use super::server::{LocalError, Server};
@@ -89,8 +93,22 @@ async fn serve(listener: TcpListener, stop: CancellationToken, store: StoreOptio
     if let Err(error) = store.check_ready() {
         tracing::error!(%error, "the embedded Kinesis cannot use its data and refuses every request");
     }
+    let app = app.layer(from_fn_with_state(Arc::default(), one_reader_or_many_writers));
     let app = app.layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX));
     if let Err(error) = axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await {
         tracing::error!(%error, "the embedded Kinesis failed");
+    }
+}
+
+/// GetRecords of ferrokinesis 0.7 holds a lock across a wait, for which PutRecords blocks its thread: side by side the
+/// two can stand still for good. A reader may also pass a record whose write is not over. So a read goes alone.
+async fn one_reader_or_many_writers(turns: State<Arc<RwLock<()>>>, request: Request, next: Next) -> Response {
+    let target = request.headers().get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default();
+    if target.ends_with(".GetRecords") {
+        let _alone = turns.write().await;
+        next.run(request).await
+    } else {
+        let _shared = turns.read().await;
+        next.run(request).await
     }
 }

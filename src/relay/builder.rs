@@ -16,6 +16,7 @@ use tracing::info;
 use super::receivers::{ReceiverError, handler_spec};
 use super::{HandlerSpec, Relay, RelayError, RelayPorts, RelaySettings};
 use crate::aws::{AwsClients, AwsSettings, StaticCredentials};
+use crate::backfill::{CapacityPace, ScanProgress, TableScan};
 use crate::config::{Config, ConfigError, HttpUrl};
 use crate::handler::{Handler, HandlerName};
 use crate::lane::Progress;
@@ -145,6 +146,9 @@ impl RelayBuilder {
             poll_interval_max: self.config.relay.poll_interval_max,
             reconcile_interval: self.config.relay.reconcile_interval,
             shutdown_grace: self.config.relay.shutdown_grace,
+            on_trim: self.config.relay.on_trim,
+            backfill_segments: self.config.backfill.segments,
+            safety_alarm: self.config.relay.safety_alarm,
         };
         let progress: Vec<(HandlerName, Progress)> =
             specs.iter().map(|spec| (spec.name.clone(), Progress::default())).collect();
@@ -194,7 +198,11 @@ impl RelayBuilder {
         let tables = TableNames::from_prefix(&self.config.storage.dynamo.table_prefix);
         let Some(stream) = connect(&clients, &tables.events, &health, &random, &cancel).await else { return Ok(()) };
         let table = Arc::new(RelayTable::new(&clients, &tables.relay, clock.clone()));
+        let (scan_progress, pace) = (ScanProgress::default(), CapacityPace::new(self.config.backfill.max_rcu));
         let ports = RelayPorts {
+            scan: Arc::new(TableScan::new(&clients, &tables.events, pace, scan_progress.clone())),
+            scan_progress,
+            jobs: table.clone(),
             stream: Arc::new(stream),
             events: Arc::new(EventStore::new(&clients, &tables.events, random.clone())),
             positions: Arc::new(DynamoPositions::new(&clients, &tables.positions, clock.clone())),
@@ -226,7 +234,7 @@ async fn connect(
             connected = DynamoStream::connect(clients, table) => match connected {
                 Ok(stream) => {
                     health.mended(STREAM);
-                    info!(stream = stream.arn(), "found the stream of the events table");
+                    info!(stream = %stream.arn(), "found the stream of the events table");
                     return Some(stream);
                 }
                 Err(error) => error,
@@ -248,6 +256,8 @@ fn show(handlers: Vec<(HandlerName, Progress)>, budget: Budget, clock: Clock) ->
         for (name, progress) in &handlers {
             let lag = progress.lag(clock.now()).as_secs_f64();
             gauge!(names::HANDLER_LAG, "handler" => name.as_str().to_owned()).set(lag);
+            let safety = progress.safety(clock.now()).as_secs_f64();
+            gauge!(names::SAFETY_CLOCK, "handler" => name.as_str().to_owned()).set(safety);
             bytes += progress.queued_bytes();
         }
         gauge!(names::BUFFERED).set(whole(bytes));

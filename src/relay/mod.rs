@@ -5,12 +5,13 @@
 //! daemon that is half running is worse than one that is restarted.
 
 mod ports;
+mod jobs;
 mod shards;
 mod run;
 mod receivers;
 mod builder;
 
 pub use builder::{RelayBuilder, RunError, Running, clients_for};
-pub use ports::{HandlerSpec, RelayPorts, RelaySettings};
+pub use ports::{HandlerSpec, OnTrim, RelayPorts, RelaySettings};
 pub use receivers::ReceiverError;
 pub use run::{Relay, RelayError};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::backfill::{JobStore, ScanProgress, TableSource};
 use crate::handler::{Handler, HandlerName};
 use crate::lane::{LaneSettings, Subscription, UNWRITTEN_ROOTS_ABOVE};
 use crate::relay_table::{CheckpointStore, HandlerRegistry, Start};
@@ -26,6 +27,12 @@ pub struct RelayPorts {
     pub checkpoints: Arc<dyn CheckpointStore>,
     /// The relay's table: handlers.
     pub registry: Arc<dyn HandlerRegistry>,
+    /// The events table in segments, for backfill and reconcile.
+    pub scan: Arc<dyn TableSource>,
+    /// How much `scan` has read.
+    pub scan_progress: ScanProgress,
+    /// The relay's table: jobs.
+    pub jobs: Arc<dyn JobStore>,
     /// Wall time.
     pub clock: Clock,
     /// Chance.
@@ -60,6 +67,21 @@ pub struct RelaySettings {
     pub reconcile_interval: Duration,
     /// How long a stop may take.
     pub shutdown_grace: Duration,
+    /// What follows when the stream has lost records.
+    pub on_trim: OnTrim,
+    /// The parallel parts of a scan of the table.
+    pub backfill_segments: u32,
+    /// A handler is warned about when the stream will trim what it has not been given in less than this.
+    pub safety_alarm: Duration,
+}
+
+/// What follows when the stream has lost records that a handler needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnTrim {
+    /// They are found in the table.
+    Reconcile,
+    /// The relay stops.
+    Fail,
 }
 
 impl Default for RelaySettings {
@@ -69,6 +91,9 @@ impl Default for RelaySettings {
             poll_interval_max: Duration::from_secs(1),
             reconcile_interval: Duration::from_mins(1),
             shutdown_grace: Duration::from_secs(20),
+            on_trim: OnTrim::Reconcile,
+            backfill_segments: 4,
+            safety_alarm: Duration::from_hours(6),
         }
     }
 }

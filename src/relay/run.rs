@@ -9,14 +9,17 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
+use super::jobs::JobPorts;
 use super::shards::{HandlerLanes, Shards};
 use super::{HandlerSpec, RelayPorts, RelaySettings};
+use crate::backfill::{Job, Seen};
 use crate::event::Root;
 use crate::handler::HandlerName;
 use crate::lane::{KnownPositions, LaneOrder, LaneSettings, LanesParts, LanesTask, Progress};
 use crate::relay_table::Checkpoint;
 use crate::storage::{Standing, StorageError};
 use crate::stream::{Budget, ReaderParts, ShardId, with_causes};
+use crate::telemetry::names;
 use crate::time::{Backoff, BackoffPolicy};
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +40,16 @@ pub enum RelayError {
     /// Two handlers have the same name.
     #[error("two handlers are named `{0}`")]
     SameName(HandlerName),
+    /// The stream has lost records that a handler needs, and `relay.on_trim` is `fail`.
+    #[error(
+        "handler `{handler}`: {reason}; what is missing is in the table: with relay.on_trim = \"reconcile\" the relay finds it and goes on"
+    )]
+    Trimmed {
+        /// The handler.
+        handler: HandlerName,
+        /// What was lost.
+        reason: String,
+    },
     /// There is nothing to do.
     #[error("no handler is configured; name at least one under [[handlers]]")]
     NoHandlers,
@@ -99,10 +112,11 @@ impl Relay {
         let starts = self.handlers.iter().map(|spec| start(&self.ports, &self.settings, spec, count, &cancel));
         let (started, mut known) = tokio::join!(join_all(starts), preload(&self.ports, &names));
         for ((spec, (_, progress)), started) in self.handlers.into_iter().zip(&self.progress).zip(started) {
-            let Some(Started { settings, checkpoints, paused }) = started else { return Ok(()) };
+            let Some(Started { settings, checkpoints, paused, seen, job }) = started else { return Ok(()) };
             let (orders, ordered) = mpsc::channel(ORDERS_MAX);
             ordered_by.push((spec.name.clone(), orders.clone()));
-            kept.push(HandlerLanes { name: spec.name.clone(), orders, checkpoints });
+            let (name, started_at) = (spec.name.clone(), settings.started_at);
+            kept.push(HandlerLanes { name, orders, checkpoints, started_at, seen, job });
             let parts = LanesParts {
                 name: spec.name.clone(),
                 handler: spec.handler,
@@ -115,6 +129,7 @@ impl Relay {
                 known: known.remove(&spec.name).unwrap_or_default(),
                 checkpoints: self.ports.checkpoints.clone(),
                 shutdown_grace: self.settings.shutdown_grace,
+                safety_alarm: self.settings.safety_alarm,
                 clock: self.ports.clock.clone(),
                 random: self.ports.random.clone(),
                 health: self.ports.health.clone(),
@@ -122,16 +137,7 @@ impl Relay {
             lanes.spawn(LanesTask::new(parts, progress.clone()).run(ordered, report.clone(), stop.clone()));
         }
         drop(report);
-        let readers = ReaderParts {
-            source: self.ports.stream.clone(),
-            budget: self.budget,
-            kept_bytes_max: Arc::new(|| 0),
-            poll_interval_max: self.settings.poll_interval_max,
-            clock: self.ports.clock.clone(),
-            random: self.ports.random.clone(),
-            health: self.ports.health.clone(),
-        };
-        let shards = Shards::new(readers, self.ports.checkpoints.clone(), self.settings.reconcile_interval, kept);
+        let shards = shards(&self.ports, &self.settings, self.budget, kept);
         let mut keeper = JoinSet::new();
         keeper.spawn(shards.run(reports, stop.clone()));
         let mut operators = JoinSet::new();
@@ -158,11 +164,38 @@ impl Relay {
     }
 }
 
+/// The keeper of the shards.
+fn shards(ports: &RelayPorts, settings: &RelaySettings, budget: Budget, handlers: Vec<HandlerLanes>) -> Shards {
+    let readers = ReaderParts {
+        source: ports.stream.clone(),
+        budget,
+        kept_bytes_max: Arc::new(|| 0),
+        poll_interval_max: settings.poll_interval_max,
+        clock: ports.clock.clone(),
+        random: ports.random.clone(),
+        health: ports.health.clone(),
+        counted_as: names::RECORDS_READ,
+        lost: None,
+    };
+    let jobs = JobPorts {
+        store: ports.jobs.clone(),
+        checkpoints: ports.checkpoints.clone(),
+        scan: ports.scan.clone(),
+        progress: ports.scan_progress.clone(),
+        clock: ports.clock.clone(),
+        health: ports.health.clone(),
+        segments: settings.backfill_segments,
+    };
+    Shards::new(readers, jobs, (settings.reconcile_interval, settings.on_trim), handlers)
+}
+
 /// What a handler starts with.
 struct Started {
     settings: LaneSettings,
     checkpoints: BTreeMap<ShardId, Checkpoint>,
     paused: bool,
+    seen: Option<Seen>,
+    job: Option<Job>,
 }
 
 /// How often the orders of operators are looked at.
@@ -227,15 +260,17 @@ async fn start(
                 ports.registry.register(&spec.name, spec.start, ports.clock.now()),
                 ports.checkpoints.load(&spec.name),
                 ports.registry.paused(),
+                ports.jobs.seen(&spec.name),
+                ports.jobs.job(&spec.name),
             )
         };
         // Not waited for when the relay stops: an answer may take longer than the grace period.
         let error = match cancel.run_until_cancelled(attempt).await? {
-            Ok((registration, checkpoints, paused)) => {
+            Ok((registration, checkpoints, paused, seen, job)) => {
                 ports.health.mended(RELAY_TABLE);
                 let mut settings = settings.bounded(&spec.settings, handlers);
                 settings.started_at = registration.started_at;
-                return Some(Started { settings, checkpoints, paused: paused.contains(&spec.name) });
+                return Some(Started { settings, checkpoints, paused: paused.contains(&spec.name), seen, job });
             }
             Err(error) => error,
         };

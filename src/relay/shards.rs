@@ -1,8 +1,9 @@
 //! Which shards are read: discovery, each handler's lineage, one reader a shard, one lane a handler and shard.
 //!
 //! Discovery is at shard end (the children of the shard) and by a slow comparison with the whole list; never a fast
-//! loop over DescribeStream. Invariants: a shard has at most one reader, and a reader ends when its last lane has
-//! left.
+//! loop over DescribeStream. The segments of a handler's job are shards, too; while it is built from the table it reads
+//! no others. Invariants: a shard has at most one reader, a reader ends when its last lane has left, and no lane of a
+//! handler is opened before it is known what the handler needs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,12 +17,16 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::RelayError;
+use super::jobs::{JobPorts, PROGRESS_INTERVAL, Running, reader_parts};
+use super::{OnTrim, RelayError};
+use crate::backfill::{self, Job, JobKind, Need, Seen, Segment};
+use crate::event::Timestamp;
 use crate::handler::HandlerName;
 use crate::lane::{LaneOrder, LaneReport};
-use crate::relay_table::{Checkpoint, CheckpointStore};
+use crate::relay_table::Checkpoint;
+use crate::storage::StorageError;
 use crate::stream::{
-    Feed, LaneId, Lineage, ReaderParts, Shard, ShardId, ShardReader, StreamError, StreamPoint, StreamSource,
+    Feed, LaneId, Lineage, Lost, ReaderParts, Shard, ShardId, ShardReader, StreamError, StreamPoint, StreamSource,
     with_causes,
 };
 use crate::telemetry::names;
@@ -44,27 +49,46 @@ const LIST_PAGE_DISTANCE: Duration = Duration::from_millis(110);
 /// The subject of discovery in the health report.
 const DISCOVERY: &str = "shards";
 
+/// The subject of jobs in the health report.
+const JOBS: &str = "jobs";
+
+/// How often it is noted that the handlers follow the stream.
+const SEEN_INTERVAL: Duration = Duration::from_mins(10);
+
 /// One handler as the keeper of the shards sees it.
 pub(super) struct HandlerLanes {
     pub(super) name: HandlerName,
     pub(super) orders: mpsc::Sender<LaneOrder>,
     pub(super) checkpoints: BTreeMap<ShardId, Checkpoint>,
+    pub(super) started_at: Option<Timestamp>,
+    pub(super) seen: Option<Seen>,
+    pub(super) job: Option<Job>,
 }
 
 struct Kept {
-    name: HandlerName,
-    orders: mpsc::Sender<LaneOrder>,
-    checkpoints: BTreeMap<ShardId, Checkpoint>,
+    handler: HandlerLanes,
     lineage: Lineage,
+    /// The job under way.
+    running: Option<Running>,
+    /// A job that is needed and not begun yet.
+    need: Need,
+    /// The stream it follows; none before its first sight of one.
+    follows: Option<String>,
+    /// What is older is delivered, or found by a job that began then.
+    complete_since: Timestamp,
 }
 
 /// Keeps the shards of one stream.
 pub(super) struct Shards {
     parts: ReaderParts,
     windows: Arc<AtomicUsize>,
-    checkpoints: Arc<dyn CheckpointStore>,
+    jobs: JobPorts,
+    on_trim: OnTrim,
     reconcile_interval: Duration,
     handlers: Vec<Kept>,
+    /// The handler of each open lane.
+    lanes: BTreeMap<LaneId, (usize, ShardId)>,
+    lost: mpsc::UnboundedReceiver<Lost>,
     feeds: BTreeMap<ShardId, Feed>,
     readers: JoinSet<ShardId>,
     searches: JoinSet<Vec<Shard>>,
@@ -77,10 +101,12 @@ pub(super) struct Shards {
 impl Shards {
     pub(super) fn new(
         mut parts: ReaderParts,
-        checkpoints: Arc<dyn CheckpointStore>,
-        reconcile_interval: Duration,
+        jobs: JobPorts,
+        (reconcile_interval, on_trim): (Duration, OnTrim),
         handlers: Vec<HandlerLanes>,
     ) -> Self {
+        let (tell_lost, lost) = mpsc::unbounded_channel();
+        parts.lost = Some(tell_lost);
         let windows = Arc::new(AtomicUsize::new(1));
         let (counted, limit) = (windows.clone(), parts.budget.limit_bytes());
         // Half of the windows' room is for reading on, the other half for pages that slower lanes still need.
@@ -89,9 +115,12 @@ impl Shards {
         Self {
             parts,
             windows,
-            checkpoints,
+            jobs,
+            on_trim,
             reconcile_interval,
             handlers: handlers.into_iter().map(Kept::new).collect(),
+            lanes: BTreeMap::new(),
+            lost,
             feeds: BTreeMap::new(),
             readers: JoinSet::new(),
             searches: JoinSet::new(),
@@ -114,14 +143,15 @@ impl Shards {
 
     async fn keep(mut self, mut reports: mpsc::UnboundedReceiver<LaneReport>) -> Result<(), RelayError> {
         let beat = self.parts.health.register("shard discovery");
-        let mut reconcile_at = Instant::now();
+        let (mut reconcile_at, mut seen_at) = (Instant::now(), Instant::now());
         let mut backoff = Backoff::new(LIST_BACKOFF, self.parts.random.clone());
         loop {
             beat.beat();
-            let turn_at = reconcile_at.min(Instant::now() + TURN_MAX);
+            let turn_at = reconcile_at.min(Instant::now() + self.turn());
             tokio::select! {
                 biased;
                 Some(report) = reports.recv() => self.learn(report).await,
+                Some(lost) = self.lost.recv() => self.miss(&lost),
                 Some(found) = self.searches.join_next() => {
                     self.observe(&found.map_err(RelayError::Stopped)?);
                     self.open_lanes().await;
@@ -132,31 +162,50 @@ impl Shards {
                 }
                 () = sleep_until(turn_at) => {}
             }
-            if Instant::now() >= reconcile_at {
-                reconcile_at = Instant::now()
-                    + match list_all(&*self.parts.source).await {
-                        Ok(shards) => {
-                            self.parts.health.mended(DISCOVERY);
-                            self.parts.health.started();
-                            backoff.reset();
-                            self.reconcile(&shards).await;
-                            self.reconcile_interval
-                        }
-                        Err(error) => {
-                            self.parts.health.problem(DISCOVERY, with_causes(&error));
-                            backoff.next_wait().min(self.reconcile_interval)
-                        }
-                    };
+            let released = self.work_on_jobs().await?;
+            if released || Instant::now() >= reconcile_at {
+                let outcome = match list_all(&*self.parts.source).await {
+                    Ok(shards) => {
+                        self.parts.health.mended(DISCOVERY);
+                        self.reconcile(&shards).await?
+                    }
+                    Err(error) => {
+                        self.parts.health.problem(DISCOVERY, with_causes(&error));
+                        false
+                    }
+                };
+                let wait = if outcome {
+                    self.parts.health.started();
+                    backoff.reset();
+                    self.reconcile_interval
+                } else {
+                    backoff.next_wait().min(self.reconcile_interval)
+                };
+                reconcile_at = Instant::now() + wait;
+            }
+            if Instant::now() >= seen_at {
+                seen_at = Instant::now() + if self.note_seen().await { SEEN_INTERVAL } else { TURN_MAX };
             }
         }
+    }
+
+    fn turn(&self) -> Duration {
+        let busy = self.handlers.iter().any(|kept| kept.running.is_some() || kept.need.is_some());
+        if busy { PROGRESS_INTERVAL } else { TURN_MAX }
     }
 
     async fn learn(&mut self, report: LaneReport) {
         let LaneReport::Finished(name, shard) = report;
         debug!(handler = %name, %shard, "finished a shard");
-        let Some(handler) = self.handlers.iter_mut().find(|handler| handler.name == name) else { return };
-        handler.lineage.finish(&shard);
-        if !handler.lineage.has_child(&shard) && self.searched.insert(shard.clone()) {
+        let Some(index) = self.handlers.iter().position(|kept| kept.handler.name == name) else { return };
+        self.lanes.retain(|_, (of, read)| *of != index || *read != shard);
+        let kept = &mut self.handlers[index];
+        kept.lineage.finish(&shard);
+        if Segment::of_shard(&shard).is_some() {
+            if let Some(running) = &mut kept.running {
+                running.finish(&shard);
+            }
+        } else if !kept.lineage.has_child(&shard) && self.searched.insert(shard.clone()) {
             let (source, backoff) =
                 (self.parts.source.clone(), Backoff::new(CHILDREN_BACKOFF, self.parts.random.clone()));
             self.searches.spawn(find_children(source, shard, backoff));
@@ -164,48 +213,116 @@ impl Shards {
         self.open_lanes().await;
     }
 
-    fn observe(&mut self, shards: &[Shard]) {
-        for handler in &mut self.handlers {
-            handler.lineage.observe(shards);
+    /// Records were lost to some lanes: their handlers need what the table has.
+    fn miss(&mut self, lost: &Lost) {
+        for (index, _) in lost.lanes.iter().filter_map(|lane| self.lanes.get(lane)) {
+            let need = Some((JobKind::Reconcile, lost.reason.clone()));
+            self.handlers[*index].misses(need, self.parts.clock.now());
         }
     }
 
-    async fn reconcile(&mut self, shards: &[Shard]) {
-        self.observe(shards);
+    fn observe(&mut self, shards: &[Shard]) {
+        for kept in self.handlers.iter_mut().filter(|kept| kept.reads_the_stream()) {
+            kept.lineage.observe(shards);
+        }
+    }
+
+    /// Compares what is read with the whole list of shards; false when it is to be done again soon.
+    async fn reconcile(&mut self, shards: &[Shard]) -> Result<bool, RelayError> {
         let listed: BTreeSet<ShardId> = shards.iter().map(|shard| shard.id.clone()).collect();
+        let (stream, now) = (self.parts.source.name(), self.parts.clock.now());
+        for kept in &mut self.handlers {
+            kept.look(&stream, &listed, now);
+        }
+        // Before a needed job is durable, nothing of what shows the need is forgotten.
+        self.work_on_jobs().await?;
+        self.observe(shards);
         self.searched.retain(|shard| listed.contains(shard));
-        for handler in &mut self.handlers {
-            for shard in handler.lineage.retain(&listed) {
-                handler.checkpoints.remove(&shard);
-                if let Err(error) = self.checkpoints.forget(&handler.name, &shard).await {
-                    info!(handler = %handler.name, %shard, error = %with_causes(&error), "could not remove the checkpoint of a shard that is gone");
+        for kept in self.handlers.iter_mut().filter(|kept| kept.need.is_none() && kept.reads_the_stream()) {
+            let mut current = listed.clone();
+            current.extend(kept.segments().into_iter().map(|segment| segment.id));
+            for shard in kept.lineage.retain(&current) {
+                kept.handler.checkpoints.remove(&shard);
+                let name = &kept.handler.name;
+                if let Err(error) = self.jobs.checkpoints.forget(name, &shard).await {
+                    info!(handler = %name, %shard, error = %with_causes(&error), "could not remove the checkpoint of a shard that is gone");
                 }
             }
         }
         self.open_lanes().await;
+        Ok(self.handlers.iter().all(|kept| kept.need.is_none()))
+    }
+
+    /// Begins what is needed, notes how far jobs are, and closes those that are done; true when a handler that was
+    /// built from the table may read the stream now.
+    async fn work_on_jobs(&mut self) -> Result<bool, RelayError> {
+        let (mut released, mut failed) = (false, None);
+        for kept in &mut self.handlers {
+            if self.on_trim == OnTrim::Fail
+                && let Some((JobKind::Reconcile, reason)) = kept.need.take()
+            {
+                return Err(RelayError::Trimmed { handler: kept.handler.name.clone(), reason });
+            }
+            match kept.work(&self.jobs).await {
+                Ok(done) => released |= done,
+                Err(error) => failed = Some(error),
+            }
+        }
+        match failed {
+            Some(error) => self.parts.health.problem(JOBS, with_causes(&error)),
+            None => self.parts.health.mended(JOBS),
+        }
+        Ok(released)
+    }
+
+    /// Notes which stream the handlers follow; false when that failed.
+    async fn note_seen(&self) -> bool {
+        let mut noted = true;
+        for kept in self.handlers.iter().filter(|kept| kept.need.is_none()) {
+            let Some(stream) = kept.follows.clone() else {
+                noted = false;
+                continue;
+            };
+            let seen = Seen { at: self.parts.clock.now(), stream };
+            if let Err(error) = self.jobs.store.put_seen(&kept.handler.name, &seen).await {
+                debug!(handler = %kept.handler.name, error = %with_causes(&error), "could not note that the handler follows the stream");
+                noted = false;
+            }
+        }
+        noted
     }
 
     async fn open_lanes(&mut self) {
+        let now = self.parts.clock.now();
         for index in 0..self.handlers.len() {
+            if self.handlers[index].follows.is_none() {
+                continue;
+            }
             for shard in self.handlers[index].lineage.open_next() {
                 self.next_lane += 1;
                 let lane = LaneId(self.next_lane);
                 let feed = self.feed(&shard);
                 feed.expect_lane();
-                let handler = &self.handlers[index];
-                let after = match handler.checkpoints.get(&shard) {
+                let kept = &mut self.handlers[index];
+                let after = match kept.handler.checkpoints.get(&shard) {
                     Some(Checkpoint::At(sequence)) => StreamPoint::After(sequence.clone()),
                     Some(Checkpoint::Finished) | None => StreamPoint::Horizon,
                 };
-                debug!(handler = %handler.name, %shard, ?after, "opens a lane");
-                if handler.orders.send(LaneOrder::Open(lane, feed, after)).await.is_err() {
-                    warn!(handler = %handler.name, "the handler's lanes have stopped");
+                if after == StreamPoint::Horizon {
+                    kept.misses(backfill::at_opening(&shard, kept.complete_since, now), now);
+                }
+                let name = &kept.handler.name;
+                debug!(handler = %name, %shard, ?after, "opens a lane");
+                self.lanes.insert(lane, (index, shard));
+                if kept.handler.orders.send(LaneOrder::Open(lane, feed, after)).await.is_err() {
+                    warn!(handler = %name, "the handler's lanes have stopped");
                 }
             }
         }
-        let waiting = self.handlers.iter().map(|handler| handler.lineage.waiting()).max().unwrap_or(0);
+        let waiting = self.handlers.iter().map(|kept| kept.lineage.waiting()).max().unwrap_or(0);
         self.waiting.set(shown(waiting));
-        self.reading.set(shown(self.feeds.len()));
+        let reading = self.feeds.keys().filter(|shard| Segment::of_shard(shard).is_none()).count();
+        self.reading.set(shown(reading));
     }
 
     fn feed(&mut self, shard: &ShardId) -> Feed {
@@ -220,7 +337,7 @@ impl Shards {
     }
 
     fn start_reader(&mut self, feed: Feed) {
-        let reader = ShardReader::new(self.parts.clone(), feed.clone());
+        let reader = ShardReader::new(reader_parts(feed.shard(), &self.parts, &self.jobs.scan), feed.clone());
         self.readers.spawn(async move {
             feed.joined().await;
             reader.run().await;
@@ -237,7 +354,6 @@ impl Shards {
             // A lane joined between the reader's last look and its end.
             self.start_reader(feed.clone());
         }
-        self.reading.set(shown(self.feeds.len()));
     }
 }
 
@@ -251,10 +367,94 @@ impl Kept {
             .map(|(shard, _)| shard.clone());
         Self {
             lineage: Lineage::with_finished(finished),
-            name: handler.name,
-            orders: handler.orders,
-            checkpoints: handler.checkpoints,
+            running: None,
+            need: None,
+            follows: None,
+            complete_since: Timestamp::from_unix_millis(0),
+            handler,
         }
+    }
+
+    /// Learns which stream there is, and what that means for the handler.
+    fn look(&mut self, stream: &str, listed: &BTreeSet<ShardId>, now: Timestamp) {
+        let need = match &self.follows {
+            Some(follows) if follows == stream => return,
+            Some(follows) => Some((JobKind::Reconcile, backfill::other_stream(follows))),
+            None => {
+                let HandlerLanes { started_at, seen, job, checkpoints, .. } = &self.handler;
+                // A new handler has missed nothing; one that was there needs what it has not read.
+                if let (None, None) = (seen, job) {
+                    self.complete_since = now;
+                }
+                let known =
+                    backfill::Known { started_at: *started_at, seen: seen.as_ref(), job: job.as_ref(), checkpoints };
+                backfill::at_first_sight(known, backfill::Listed { stream, shards: listed, now })
+            }
+        };
+        self.need = self.need.take().or(need);
+        self.follows = Some(stream.to_owned());
+    }
+
+    /// Notes what the handler needs because records were trimmed. They were 24 hours old: a job that began since then
+    /// finds them.
+    fn misses(&mut self, need: Need, now: Timestamp) {
+        let finds = |running: &Running| now.since(running.job().started_at) < backfill::STREAM_KEEPS;
+        if !self.running.as_ref().is_some_and(finds) {
+            self.need = self.need.take().or(need);
+        }
+    }
+
+    /// Whether its lanes may read shards of the stream: not before it is known what the handler needs, nor while it is
+    /// built from the table.
+    fn reads_the_stream(&self) -> bool {
+        let held = self.running.as_ref().is_some_and(Running::holds);
+        let to_be_held = matches!(self.need, Some((JobKind::Backfill, _)));
+        self.follows.is_some() && !held && !to_be_held
+    }
+
+    fn segments(&self) -> Vec<Shard> {
+        self.running.as_ref().map(Running::segments).unwrap_or_default()
+    }
+
+    /// Goes on with the handler's job as far as it goes now; true when its lanes may read the stream from here on.
+    async fn work(&mut self, ports: &JobPorts) -> Result<bool, StorageError> {
+        if self.follows.is_none() {
+            return Ok(false);
+        }
+        if let Some(job) = self.handler.job.take_if(|job| job.finished_at.is_none()) {
+            match ports.resume(&self.handler.name, job.clone(), &self.handler.checkpoints).await {
+                Ok(running) => self.runs(running),
+                Err(error) => {
+                    self.handler.job = Some(job);
+                    return Err(error);
+                }
+            }
+        }
+        let mut released = false;
+        if let Some(running) = &mut self.running {
+            if running.is_complete() {
+                running.complete(ports).await?;
+                released = running.holds();
+                self.need = self.need.take().or_else(|| backfill::after_job(running.job(), ports.clock.now()));
+                self.running = None;
+            } else {
+                running.note(ports).await;
+            }
+        }
+        if self.running.is_none()
+            && let Some((kind, reason)) = &self.need
+        {
+            let running = ports.begin(&self.handler.name, *kind, reason).await?;
+            self.need = None;
+            self.runs(running);
+        }
+        Ok(released)
+    }
+
+    fn runs(&mut self, running: Running) {
+        self.complete_since = running.job().started_at;
+        self.lineage.observe(&running.segments());
+        self.running = Some(running);
     }
 }
 
@@ -291,8 +491,9 @@ fn shown(count: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Timestamp;
+    use crate::backfill::{MemoryScan, ScanProgress};
     use crate::relay_table::MemoryRelayTable;
+    use crate::storage::MemoryEvents;
     use crate::stream::{Budget, MemoryStream};
     use crate::telemetry::Health;
     use crate::time::{Clock, Random};
@@ -309,15 +510,32 @@ mod tests {
             clock: Clock::system(),
             random: Random::seeded(1),
             health: Health::default(),
+            counted_as: names::RECORDS_READ,
+            lost: None,
         };
         let (orders, mut ordered) = mpsc::channel(10);
         let handlers = ["fast", "slow"].map(|name| HandlerLanes {
             name: HandlerName::new(name).unwrap(),
             orders: orders.clone(),
             checkpoints: BTreeMap::new(),
+            started_at: Some(Timestamp::from_unix_millis(i64::MAX)),
+            seen: None,
+            job: None,
         });
-        let table = Arc::new(MemoryRelayTable::default());
-        let mut shards = Shards::new(parts, table, Duration::from_mins(1), handlers.into());
+        let (table, progress) = (Arc::new(MemoryRelayTable::default()), ScanProgress::default());
+        let jobs = JobPorts {
+            store: table.clone(),
+            checkpoints: table,
+            scan: Arc::new(MemoryScan::new(MemoryEvents::default(), progress.clone(), 10)),
+            progress,
+            clock: Clock::system(),
+            health: Health::default(),
+            segments: 1,
+        };
+        let mut shards = Shards::new(parts, jobs, (Duration::from_mins(1), OnTrim::Reconcile), handlers.into());
+        for kept in &mut shards.handlers {
+            kept.look("memory", &BTreeSet::from([shard.clone()]), Timestamp::from_unix_millis(0));
+        }
         shards.observe(&[Shard { id: shard.clone(), parent: None }]);
         let (notify, _notices) = mpsc::unbounded_channel();
         let at = Timestamp::from_unix_millis(0);

@@ -26,8 +26,8 @@ use crate::time::Clock;
 /// forgot.
 const LOAD_PAGES_MAX: usize = 100;
 
-const PK: &str = "pk";
-const SK: &str = "sk";
+pub(super) const PK: &str = "pk";
+pub(super) const SK: &str = "sk";
 const SEQUENCE: &str = "sequence";
 const FINISHED: &str = "finished";
 const UPDATED_AT: &str = "updated_at";
@@ -46,8 +46,8 @@ const PAUSED_AT: &str = "paused_at";
 /// The table `{prefix}-relay`. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct RelayTable {
-    client: Client,
-    table: String,
+    pub(super) client: Client,
+    pub(super) table: String,
     clock: Clock,
 }
 
@@ -58,7 +58,7 @@ impl RelayTable {
         Self { client: clients.dynamodb.clone(), table: table.to_owned(), clock }
     }
 
-    fn call(&self, operation: &'static str, action: &'static str) -> Call<'_> {
+    pub(super) fn call(&self, operation: &'static str, action: &'static str) -> Call<'_> {
         Call { operation, action, table: &self.table }
     }
 
@@ -85,7 +85,18 @@ impl RelayTable {
         Ok(())
     }
 
-    fn unreadable(&self, pk: &str, sk: &str, reason: &'static str) -> StorageError {
+    pub(super) async fn remove(&self, key: Item) -> Result<(), StorageError> {
+        let call = self.call("DeleteItem", "dynamodb:DeleteItem");
+        let request = (self.client.delete_item())
+            .table_name(&self.table)
+            .set_key(Some(key))
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let answer = call.make(request.send()).await?;
+        call.consumed(answer.consumed_capacity());
+        Ok(())
+    }
+
+    pub(super) fn unreadable(&self, pk: &str, sk: &str, reason: &'static str) -> StorageError {
         StorageError::Unreadable { table: self.table.clone(), key: format!("{pk} {sk}"), reason }
     }
 
@@ -116,10 +127,10 @@ fn decode_checkpoint(item: &Item) -> Result<(ShardId, Checkpoint), &'static str>
     if item.get(FINISHED).and_then(|value| value.as_bool().ok()) == Some(&true) {
         return Ok((shard, Checkpoint::Finished));
     }
-    let digits = text_of(item, SEQUENCE)
-        .filter(|digits| !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit()))
+    let sequence = text_of(item, SEQUENCE)
+        .and_then(StreamSequence::parse)
         .ok_or("neither `finished` (BOOL) nor `sequence` (S, digits) is there")?;
-    Ok((shard, Checkpoint::At(StreamSequence::new(digits))))
+    Ok((shard, Checkpoint::At(sequence)))
 }
 
 fn encode_registration(handler: &HandlerName, start: Start, now: Timestamp) -> Item {
@@ -195,15 +206,8 @@ impl CheckpointStore for RelayTable {
     }
 
     async fn forget(&self, handler: &HandlerName, shard: &ShardId) -> Result<(), StorageError> {
-        let call = self.call("DeleteItem", "dynamodb:DeleteItem");
-        let request = (self.client.delete_item())
-            .table_name(&self.table)
-            .key(PK, text(checkpoints_key(handler)))
-            .key(SK, text(shard.as_str()))
-            .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        let answer = call.make(request.send()).await?;
-        call.consumed(answer.consumed_capacity());
-        Ok(())
+        let key = [(PK.to_owned(), text(checkpoints_key(handler))), (SK.to_owned(), text(shard.as_str()))];
+        self.remove(Item::from(key)).await
     }
 }
 

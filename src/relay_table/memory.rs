@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 
 use super::{Checkpoint, CheckpointStore, HandlerRegistry, Registration, Start};
+use crate::backfill::{Job, JobStore, Scanned, Seen};
 use crate::event::Timestamp;
 use crate::handler::HandlerName;
 use crate::storage::StorageError;
@@ -20,6 +21,9 @@ struct Rows {
     checkpoints: BTreeMap<HandlerName, BTreeMap<ShardId, Checkpoint>>,
     handlers: BTreeMap<HandlerName, Registration>,
     paused: BTreeSet<HandlerName>,
+    jobs: BTreeMap<HandlerName, Job>,
+    progress: BTreeMap<HandlerName, BTreeMap<ShardId, Scanned>>,
+    seen: BTreeMap<HandlerName, Seen>,
 }
 
 impl MemoryRelayTable {
@@ -66,5 +70,45 @@ impl HandlerRegistry for MemoryRelayTable {
 
     async fn paused(&self) -> Result<BTreeSet<HandlerName>, StorageError> {
         Ok(self.with(|rows| rows.paused.clone()))
+    }
+}
+
+#[async_trait]
+impl JobStore for MemoryRelayTable {
+    async fn job(&self, handler: &HandlerName) -> Result<Option<Job>, StorageError> {
+        Ok(self.with(|rows| rows.jobs.get(handler).cloned()))
+    }
+
+    async fn put_job(&self, handler: &HandlerName, job: &Job) -> Result<(), StorageError> {
+        self.with(|rows| rows.jobs.insert(handler.clone(), job.clone()));
+        Ok(())
+    }
+
+    async fn progress(&self, handler: &HandlerName) -> Result<BTreeMap<ShardId, Scanned>, StorageError> {
+        Ok(self.with(|rows| rows.progress.get(handler).cloned().unwrap_or_default()))
+    }
+
+    async fn put_progress(
+        &self,
+        handler: &HandlerName,
+        segment: &ShardId,
+        scanned: &Scanned,
+    ) -> Result<(), StorageError> {
+        self.with(|rows| rows.progress.entry(handler.clone()).or_default().insert(segment.clone(), *scanned));
+        Ok(())
+    }
+
+    async fn forget_progress(&self, handler: &HandlerName, segment: &ShardId) -> Result<(), StorageError> {
+        self.with(|rows| rows.progress.entry(handler.clone()).or_default().remove(segment));
+        Ok(())
+    }
+
+    async fn seen(&self, handler: &HandlerName) -> Result<Option<Seen>, StorageError> {
+        Ok(self.with(|rows| rows.seen.get(handler).cloned()))
+    }
+
+    async fn put_seen(&self, handler: &HandlerName, seen: &Seen) -> Result<(), StorageError> {
+        self.with(|rows| rows.seen.insert(handler.clone(), seen.clone()));
+        Ok(())
     }
 }

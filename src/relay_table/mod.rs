@@ -1,11 +1,12 @@
 //! The relay's own table, `{prefix}-relay`: how far each handler has read each shard, and since when each handler
 //! exists.
 //!
-//! Two ports, each with a DynamoDB adapter and one in memory. A checkpoint is only an optimisation: losing it costs
+//! Two ports (and that of `backfill`'s jobs), each with a DynamoDB adapter and one in memory. A checkpoint is only an optimisation: losing it costs
 //! re-reading, never an event. The registry is not: a handler's start is written before anything is read and never
 //! changes.
 
 mod dynamo;
+mod jobs;
 mod memory;
 
 pub use dynamo::RelayTable;

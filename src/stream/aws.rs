@@ -4,7 +4,8 @@
 //! Nothing is retried or paced here; that is the shard reader's. Services and emulators differ, so the errors and the
 //! children of a shard are judged by what is in them, not by what was asked.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::types::StreamViewType;
@@ -17,7 +18,7 @@ use super::{
     StreamSequence, StreamSource,
 };
 use crate::aws::{AwsClients, AwsFailure, classify, observe};
-use crate::event::{Attribute, RowError, Timestamp, decode_row};
+use crate::event::{Attribute, Timestamp, decode_row};
 use crate::time::Clock;
 
 /// Shards a page of DescribeStream holds at most: the service's limit.
@@ -25,12 +26,23 @@ const SHARDS_PAGE_MAX: i32 = 100;
 /// Records one GetRecords asks for: the service's limit.
 const READ_RECORDS_MAX: i32 = 1000;
 
-/// One stream of one events table. Cheap to clone.
+/// The streams of one events table: the latest, and those before it as far as their shards are still read. Cheap to
+/// clone.
 #[derive(Debug, Clone)]
 pub struct DynamoStream {
-    client: aws_sdk_dynamodbstreams::Client,
-    arn: String,
+    clients: AwsClients,
+    events_table: String,
+    streams: Arc<Mutex<Streams>>,
     clock: Clock,
+}
+
+#[derive(Debug)]
+struct Streams {
+    latest: Arc<str>,
+    /// The shards of the latest.
+    listed: HashSet<ShardId>,
+    /// The stream before it, and its shards: they are read to their end.
+    earlier: Option<(Arc<str>, HashSet<ShardId>)>,
 }
 
 impl DynamoStream {
@@ -39,44 +51,63 @@ impl DynamoStream {
     /// # Errors [`StreamError::NoStream`] with the command that mends it when the table, its stream or the new images
     /// are missing; otherwise as the call failed.
     pub async fn connect(clients: &AwsClients, events_table: &str) -> Result<Self, StreamError> {
-        let answer = observe("DescribeTable", clients.dynamodb.describe_table().table_name(events_table).send()).await;
-        let description = match answer {
-            Ok(answer) => answer.table,
-            Err(error) if classify(&*error) == AwsFailure::NotFound => None,
-            Err(error) => return Err(failed("DescribeTable", "dynamodb:DescribeTable", error)),
-        };
-        let Some(description) = description else {
-            let reason =
-                format!("the table `{events_table}` does not exist; create it with `angzarr-relay tables create`");
-            return Err(StreamError::NoStream { reason });
-        };
-        let stream = description.stream_specification.filter(|stream| stream.stream_enabled);
-        let (Some(stream), Some(arn)) = (stream, description.latest_stream_arn) else {
-            let command = clients.enable_stream_command(events_table);
-            let reason = format!("the table `{events_table}` has no stream; enable it with `{command}`");
-            return Err(StreamError::NoStream { reason });
-        };
-        match stream.stream_view_type {
-            Some(StreamViewType::NewImage | StreamViewType::NewAndOldImages) => {
-                Ok(Self { client: clients.streams.clone(), arn, clock: Clock::system() })
-            }
-            other => {
-                let found = other.as_ref().map_or("none", StreamViewType::as_str);
-                let (disable, enable) =
-                    (clients.disable_stream_command(events_table), clients.enable_stream_command(events_table));
-                let reason = format!(
-                    "the stream of `{events_table}` has the view type {found} and carries no new images; \
-                     replace it with `{disable}` and then `{enable}`"
-                );
-                Err(StreamError::NoStream { reason })
-            }
-        }
+        let latest = latest_stream(clients, events_table).await?.into();
+        let streams = Streams { latest, listed: HashSet::new(), earlier: None };
+        Ok(Self {
+            clients: clients.clone(),
+            events_table: events_table.to_owned(),
+            streams: Arc::new(Mutex::new(streams)),
+            clock: Clock::system(),
+        })
     }
 
-    /// The stream's ARN. A stream that was disabled and enabled again has another one.
+    fn with<T>(&self, act: impl FnOnce(&mut Streams) -> T) -> T {
+        act(&mut self.streams.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The latest stream's ARN. A stream that was disabled and enabled again has another one.
     #[must_use]
-    pub fn arn(&self) -> &str {
-        &self.arn
+    pub fn arn(&self) -> Arc<str> {
+        self.with(|streams| streams.latest.clone())
+    }
+
+    fn arn_of(&self, shard: &ShardId) -> Arc<str> {
+        self.with(|streams| match &streams.earlier {
+            Some((earlier, shards)) if shards.contains(shard) => earlier.clone(),
+            _ => streams.latest.clone(),
+        })
+    }
+}
+
+async fn latest_stream(clients: &AwsClients, events_table: &str) -> Result<String, StreamError> {
+    let answer = observe("DescribeTable", clients.dynamodb.describe_table().table_name(events_table).send()).await;
+    let description = match answer {
+        Ok(answer) => answer.table,
+        Err(error) if classify(&*error) == AwsFailure::NotFound => None,
+        Err(error) => return Err(failed("DescribeTable", "dynamodb:DescribeTable", error)),
+    };
+    let Some(description) = description else {
+        let reason = format!("the table `{events_table}` does not exist; create it with `angzarr-relay tables create`");
+        return Err(StreamError::NoStream { reason });
+    };
+    let stream = description.stream_specification.filter(|stream| stream.stream_enabled);
+    let (Some(stream), Some(arn)) = (stream, description.latest_stream_arn) else {
+        let command = clients.enable_stream_command(events_table);
+        let reason = format!("the table `{events_table}` has no stream; enable it with `{command}`");
+        return Err(StreamError::NoStream { reason });
+    };
+    match stream.stream_view_type {
+        Some(StreamViewType::NewImage | StreamViewType::NewAndOldImages) => Ok(arn),
+        other => {
+            let found = other.as_ref().map_or("none", StreamViewType::as_str);
+            let (disable, enable) =
+                (clients.disable_stream_command(events_table), clients.enable_stream_command(events_table));
+            let reason = format!(
+                "the stream of `{events_table}` has the view type {found} and carries no new images; \
+                 replace it with `{disable}` and then `{enable}`"
+            );
+            Err(StreamError::NoStream { reason })
+        }
     }
 }
 
@@ -99,20 +130,11 @@ type Image = HashMap<String, AttributeValue>;
 fn inserted(new_image: Option<Image>, keys: Option<Image>) -> Change {
     let imageless = new_image.is_none();
     // The keys alone decode as far as the root and the sequence that an error must name.
-    let decoded = decode_row(new_image.or(keys).unwrap_or_default());
-    match decoded {
-        Ok(event) => Change::Inserted(event),
-        Err(RowError::Body(mut invalid)) => {
-            if imageless {
-                invalid.reason = "the stream record carries no new image: the stream's view type is wrong".into();
-            }
-            Change::Invalid(invalid)
-        }
-        Err(RowError::Key { key, reason }) => {
-            tracing::debug!(key, reason, "a row that is no event was passed");
-            Change::ForeignKey { problem: format!("`{key}`: {reason}") }
-        }
+    let mut change = Change::of_row(decode_row(new_image.or(keys).unwrap_or_default()));
+    if let (true, Change::Invalid(invalid)) = (imageless, &mut change) {
+        invalid.reason = "the stream record carries no new image: the stream's view type is wrong".into();
     }
+    change
 }
 
 impl Attribute for AttributeValue {
@@ -169,24 +191,39 @@ where
 
 #[async_trait]
 impl StreamSource for DynamoStream {
+    fn name(&self) -> String {
+        self.arn().to_string()
+    }
+
     async fn shards(&self, after: Option<&ShardId>) -> Result<ShardPage, StreamError> {
-        let call = (self.client.describe_stream())
-            .stream_arn(&self.arn)
+        if after.is_none() {
+            // A listing begins with a look which stream it is of.
+            let latest: Arc<str> = latest_stream(&self.clients, &self.events_table).await?.into();
+            self.with(|streams| {
+                let listed = std::mem::take(&mut streams.listed);
+                if latest != streams.latest {
+                    streams.earlier = Some((std::mem::replace(&mut streams.latest, latest), listed));
+                }
+            });
+        }
+        let arn = self.arn();
+        let call = (self.clients.streams.describe_stream())
+            .stream_arn(&*arn)
             .limit(SHARDS_PAGE_MAX)
             .set_exclusive_start_shard_id(after.map(ToString::to_string));
         let answer = observe("DescribeStream", call.send())
             .await
             .map_err(|error| failed("DescribeStream", "dynamodb:DescribeStream", error))?;
         let Some(description) = answer.stream_description else { return Ok(ShardPage::default()) };
-        Ok(ShardPage {
-            shards: description.shards.unwrap_or_default().into_iter().filter_map(shard).collect(),
-            next: description.last_evaluated_shard_id.map(|id| ShardId::new(&id)),
-        })
+        let shards: Vec<Shard> = description.shards.unwrap_or_default().into_iter().filter_map(shard).collect();
+        self.with(|streams| streams.listed.extend(shards.iter().map(|shard| shard.id.clone())));
+        Ok(ShardPage { shards, next: description.last_evaluated_shard_id.map(|id| ShardId::new(&id)) })
     }
 
     async fn children(&self, parent: &ShardId) -> Result<Vec<Shard>, StreamError> {
         let filter = sdk::ShardFilter::builder().r#type(ShardFilterType::ChildShards).shard_id(parent.as_str()).build();
-        let call = self.client.describe_stream().stream_arn(&self.arn).shard_filter(filter);
+        let arn = self.arn_of(parent);
+        let call = self.clients.streams.describe_stream().stream_arn(&*arn).shard_filter(filter);
         let answer = observe("DescribeStream", call.send())
             .await
             .map_err(|error| failed("DescribeStream", "dynamodb:DescribeStream", error))?;
@@ -196,7 +233,8 @@ impl StreamSource for DynamoStream {
     }
 
     async fn open(&self, shard: &ShardId, from: &StreamPoint) -> Result<ShardIterator, StreamError> {
-        let call = self.client.get_shard_iterator().stream_arn(&self.arn).shard_id(shard.as_str());
+        let arn = self.arn_of(shard);
+        let call = self.clients.streams.get_shard_iterator().stream_arn(&*arn).shard_id(shard.as_str());
         let call = match from {
             StreamPoint::Horizon => call.shard_iterator_type(ShardIteratorType::TrimHorizon),
             StreamPoint::After(sequence) => {
@@ -219,7 +257,7 @@ impl StreamSource for DynamoStream {
     }
 
     async fn fetch(&self, iterator: &ShardIterator) -> Result<Fetched, StreamError> {
-        let call = self.client.get_records().shard_iterator(&iterator.0).limit(READ_RECORDS_MAX);
+        let call = self.clients.streams.get_records().shard_iterator(&iterator.0).limit(READ_RECORDS_MAX);
         let answer = observe("GetRecords", call.send())
             .await
             .map_err(|error| failed("GetRecords", "dynamodb:GetRecords", error))?;

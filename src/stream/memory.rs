@@ -94,6 +94,10 @@ fn listed(id: &ShardId, contents: &Contents) -> Shard {
 
 #[async_trait]
 impl StreamSource for MemoryStream {
+    fn name(&self) -> String {
+        "memory".to_owned()
+    }
+
     async fn shards(&self, after: Option<&ShardId>) -> Result<ShardPage, StreamError> {
         Ok(self.with(|shards| ShardPage {
             shards: (shards.by_id.iter())

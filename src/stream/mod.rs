@@ -25,7 +25,7 @@ pub use memory::MemoryStream;
 pub(crate) use page::row_sequence;
 pub use page::{Ignored, Page, Run, RunRow};
 pub(crate) use reader::with_causes;
-pub use reader::{ReaderEnd, ReaderParts, ShardReader};
+pub use reader::{Lost, ReaderEnd, ReaderParts, ShardReader};
 pub use sequence::{StreamPoint, StreamSequence};
 pub use shard::{Shard, ShardId};
 pub use source::{Change, Fetched, Record, RecordPage, ShardIterator, ShardPage, StreamError, StreamSource};

@@ -9,6 +9,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use metrics::{Counter, counter};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
@@ -16,7 +18,7 @@ use super::ahead::Ahead;
 use super::budget::{Budget, Room};
 use super::feed::Feed;
 use super::pace::{Fill, POLL_INTERVAL_MIN, Pace};
-use super::window::{Read, ReadPlace};
+use super::window::{LaneId, Read, ReadPlace};
 use super::{Change, Fetched, Page, Record, ShardIterator, StreamError, StreamPoint, StreamSource};
 use crate::event::Timestamp;
 use crate::telemetry::{Beat, Health, names};
@@ -54,6 +56,19 @@ pub struct ReaderParts {
     pub random: Random,
     /// Where obstacles are named.
     pub health: Health,
+    /// The metric that counts what is read, by kind.
+    pub counted_as: &'static str,
+    /// Who is told of records that were lost; nobody may be.
+    pub lost: Option<UnboundedSender<Lost>>,
+}
+
+/// Records that the stream no longer has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    /// The lanes that had not been given them.
+    pub lanes: Vec<LaneId>,
+    /// What happened, for operators.
+    pub reason: String,
 }
 
 /// The reader of one shard.
@@ -99,7 +114,8 @@ impl ShardReader {
     /// A reader for a feed.
     #[must_use]
     pub fn new(parts: ReaderParts, feed: Feed) -> Self {
-        let kind = |kind: &'static str| counter!(names::RECORDS_READ, "kind" => kind);
+        let counted_as = parts.counted_as;
+        let kind = |kind: &'static str| counter!(counted_as, "kind" => kind);
         Self {
             beat: parts.health.register("shard reader"),
             failures: Backoff::new(FAILURE_BACKOFF, parts.random.clone()),
@@ -210,10 +226,12 @@ impl ShardReader {
     }
 
     async fn take_in(&mut self, read: &Read, fetched: Fetched, mut room: Room, asked_at: Timestamp) {
-        let fill = Fill::of(fetched.records, fetched.bytes);
+        let fill = if fetched.more { Fill::Full } else { Fill::of(fetched.records, fetched.bytes) };
         let next = fetched.next.clone();
         if read.place == ReadPlace::Head && fill == Fill::Full {
             self.read_ahead(&fetched);
+            // A task begun here runs on this thread, once this one lets it: its request goes out before the decoding.
+            yield_now().await;
         }
         let records = match fetched.decode() {
             Ok(records) => records,
@@ -285,6 +303,13 @@ impl ShardReader {
         kinds.invalid_keys.increment(foreign);
     }
 
+    fn tell_lost(&self, lanes: Vec<LaneId>, reason: String) {
+        if let Some(lost) = self.parts.lost.as_ref().filter(|_| !lanes.is_empty()) {
+            // Nobody listens any more only when the relay stops.
+            lost.send(Lost { lanes, reason }).ok();
+        }
+    }
+
     async fn failed(&mut self, read: &Read, error: StreamError, mut room: Room) {
         let Some(state) = self.places.get_mut(&read.place) else { return };
         state.iterator = None;
@@ -299,7 +324,11 @@ impl ShardReader {
                 self.read_kinds.trimmed.increment(1);
                 warn!(shard = %self.feed.shard(), from = ?read.from, "the stream was trimmed past this place; going on at its horizon");
                 state.at = StreamPoint::Horizon;
-                self.feed.with(|shared| shared.window.trimmed(read.place));
+                let lanes = self.feed.with(|shared| shared.window.trimmed(read.place));
+                self.tell_lost(
+                    lanes,
+                    format!("the stream has trimmed what was to be read of the shard {}", self.feed.shard()),
+                );
                 sleep(self.failures.next_wait()).await;
             }
             StreamError::Gone if self.gone_answers + 1 >= GONE_ANSWERS_MAX => {
@@ -307,10 +336,16 @@ impl ShardReader {
                 warn!(shard = %self.feed.shard(), from = ?read.from, "the shard is gone; what it held is in the table only");
                 let page = Page::new(read.from.clone(), Vec::new(), true);
                 room.resize(page.memory_bytes);
-                self.feed.with(|shared| {
+                let lanes = self.feed.with(|shared| {
+                    let lanes = shared.window.unfinished();
                     let ready = shared.window.insert(read.place, page, room, true);
                     Feed::notify(shared, ready);
+                    lanes
                 });
+                self.tell_lost(
+                    lanes,
+                    format!("the shard {} was gone before it was read to its end", self.feed.shard()),
+                );
             }
             StreamError::Gone => {
                 drop(room);

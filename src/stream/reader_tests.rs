@@ -20,6 +20,10 @@ struct Counting {
 
 #[async_trait]
 impl StreamSource for Counting {
+    fn name(&self) -> String {
+        self.stream.name()
+    }
+
     async fn shards(&self, after: Option<&ShardId>) -> Result<ShardPage, StreamError> {
         self.stream.shards(after).await
     }
@@ -79,6 +83,8 @@ fn parts(source: Arc<Counting>, budget: Budget) -> ReaderParts {
         clock: Clock::system(),
         random: Random::seeded(1),
         health: Health::default(),
+        counted_as: names::RECORDS_READ,
+        lost: None,
     }
 }
 

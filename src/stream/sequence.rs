@@ -1,5 +1,5 @@
 //! Stream sequence numbers: decimal text of 21 to 40 digits, more than any machine integer holds, compared by (length,
-//! text).
+//! text). A place in a scan of the table is one, too: the number of rows before it, and the key to go on behind.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -9,6 +9,9 @@ use std::sync::Arc;
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct StreamSequence(Arc<str>);
 
+/// Between the parts of a place in a scan.
+const PART: char = '@';
+
 impl StreamSequence {
     /// Takes the digits as DynamoDB wrote them; leading zeros do not count.
     #[must_use]
@@ -17,16 +20,50 @@ impl StreamSequence {
         Self(if significant.is_empty() { "0" } else { significant }.into())
     }
 
-    /// The digits, padded as DynamoDB Streams requires at least: 21.
+    /// A place in a scan that nobody reads on from.
+    #[must_use]
+    pub(crate) fn of_number(rows: u64) -> Self {
+        Self(rows.to_string().into())
+    }
+
+    /// The place of the row that is the `rows`-th of a scan and has this key.
+    #[must_use]
+    pub fn of_row(rows: u64, sk: &str, pk: &str) -> Self {
+        Self(format!("{rows}{PART}{sk}{PART}{pk}").into())
+    }
+
+    /// Of a place in a scan: the number of rows up to it, and the key there, `sk` and `pk`.
+    #[must_use]
+    pub fn row(&self) -> Option<(u64, &str, &str)> {
+        let (rows, key) = self.0.split_once(PART)?;
+        let (sk, pk) = key.split_once(PART)?;
+        Some((rows.parse().ok()?, sk, pk))
+    }
+
+    /// Reads what [`StreamSequence::digits`] wrote; none when it is neither a number nor a place in a scan.
+    #[must_use]
+    pub fn parse(written: &str) -> Option<Self> {
+        let sequence = Self::new(written);
+        let number = sequence.magnitude();
+        let whole = number.len() == sequence.0.len() || sequence.row().is_some();
+        (!written.is_empty() && whole && number.bytes().all(|digit| digit.is_ascii_digit())).then_some(sequence)
+    }
+
+    /// The digits, padded as DynamoDB Streams requires at least: 21. A place in a scan as it stands.
     #[must_use]
     pub fn digits(&self) -> String {
         format!("{:0>21}", self.0)
+    }
+
+    fn magnitude(&self) -> &str {
+        self.0.split(PART).next().unwrap_or_default()
     }
 }
 
 impl Ord for StreamSequence {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.0.len().cmp(&other.0.len()).then_with(|| self.0.cmp(&other.0))
+        let (one, two) = (self.magnitude(), other.magnitude());
+        one.len().cmp(&two.len()).then_with(|| one.cmp(two)).then_with(|| self.0.cmp(&other.0))
     }
 }
 
@@ -60,6 +97,24 @@ pub enum StreamPoint {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_place_in_a_scan_is_ordered_by_its_rows_and_survives_being_written() {
+        let places = [(9, "7", "orders##b@1"), (10, "0", "a##1"), (1000, "123456", "")];
+        for pair in places.windows(2) {
+            let [one, two] = [pair[0], pair[1]].map(|(rows, sk, pk)| StreamSequence::of_row(rows, sk, pk));
+            assert!(one < two);
+        }
+        for (rows, sk, pk) in places {
+            let place = StreamSequence::of_row(rows, sk, pk);
+            let read = StreamSequence::parse(&place.digits()).unwrap();
+            assert_eq!((read.row(), &read), (Some((rows, sk, pk)), &place));
+        }
+        for wrong in ["", "12x", "@1@k", "1@2"] {
+            assert_eq!(StreamSequence::parse(wrong), None, "{wrong}");
+        }
+        assert_eq!(StreamSequence::parse("00012").unwrap().row(), None);
+    }
 
     #[test]
     fn orders_by_length_then_text() {

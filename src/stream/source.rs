@@ -5,7 +5,7 @@ use std::fmt;
 use async_trait::async_trait;
 
 use super::{Shard, ShardId, StreamPoint, StreamSequence};
-use crate::event::{Event, InvalidRow, Timestamp};
+use crate::event::{Event, InvalidRow, RowError, Timestamp};
 
 /// What a record says.
 #[derive(Debug, Clone)]
@@ -23,6 +23,20 @@ pub enum Change {
     Modified,
     /// A row was removed, by somebody or by its time to live: not an event.
     Removed,
+}
+
+impl Change {
+    /// A new row, as decoding found it.
+    pub(crate) fn of_row(decoded: Result<Event, RowError>) -> Self {
+        match decoded {
+            Ok(event) => Self::Inserted(event),
+            Err(RowError::Body(invalid)) => Self::Invalid(invalid),
+            Err(RowError::Key { key, reason }) => {
+                tracing::debug!(key, reason, "a row that is no event was passed");
+                Self::ForeignKey { problem: format!("`{key}`: {reason}") }
+            }
+        }
+    }
 }
 
 /// One record of a shard, decoded.
@@ -66,6 +80,8 @@ pub struct Fetched {
     pub records: usize,
     /// Their size on the stream, in bytes, about.
     pub bytes: usize,
+    /// The source says that there is more right behind; else it is judged by the records.
+    pub more: bool,
     decode: Decode,
 }
 
@@ -73,12 +89,17 @@ type Decode = Box<dyn FnOnce() -> Result<Vec<Record>, StreamError> + Send>;
 
 impl Fetched {
     /// A page that `decode` decodes when it is asked for.
-    pub(super) fn new(
+    pub(crate) fn new(
         next: Option<ShardIterator>,
         (last, records, bytes): (Option<StreamSequence>, usize, usize),
         decode: Decode,
     ) -> Self {
-        Self { next, last, records, bytes, decode }
+        Self { next, last, records, bytes, more: false, decode }
+    }
+
+    /// With the source's word on whether there is more right behind.
+    pub(crate) fn with_more(self, more: bool) -> Self {
+        Self { more, ..self }
     }
 
     /// The records in shard order.
@@ -156,6 +177,8 @@ pub enum StreamError {
 /// Reads one stream.
 #[async_trait]
 pub trait StreamSource: Send + Sync {
+    /// The stream's name, its ARN: another one is another stream of the same table.
+    fn name(&self) -> String;
     /// A page of the shard list, beginning behind `after`.
     async fn shards(&self, after: Option<&ShardId>) -> Result<ShardPage, StreamError>;
     /// The children of a closed shard, as far as the service knows them; services without the filter may answer with

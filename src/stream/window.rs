@@ -249,15 +249,24 @@ impl Window {
     }
 
     /// A place could not be read on from where it stood: what lay there is gone, and reading goes on at the horizon.
-    pub(crate) fn trimmed(&mut self, place: ReadPlace) {
+    /// Answers the lanes that had not been given it; one that began at the horizon anyway has lost nothing.
+    pub(crate) fn trimmed(&mut self, place: ReadPlace) -> Vec<LaneId> {
         match place {
-            ReadPlace::Head => self.head = StreamPoint::Horizon,
+            ReadPlace::Head => {
+                let began = std::mem::replace(&mut self.head, StreamPoint::Horizon);
+                if began == StreamPoint::Horizon { Vec::new() } else { self.unfinished() }
+            }
             ReadPlace::Behind(id) => {
-                if let Some(lane) = self.lanes.get_mut(&id) {
-                    lane.after = StreamPoint::Horizon;
-                }
+                let Some(lane) = self.lanes.get_mut(&id) else { return Vec::new() };
+                let began = std::mem::replace(&mut lane.after, StreamPoint::Horizon);
+                if began == StreamPoint::Horizon { Vec::new() } else { vec![id] }
             }
         }
+    }
+
+    /// The lanes that have not been given the end of the shard.
+    pub(crate) fn unfinished(&self) -> Vec<LaneId> {
+        self.lanes.iter().filter(|(_, lane)| !lane.ended).map(|(id, _)| *id).collect()
     }
 
     fn drop_taken(&mut self) {

@@ -46,6 +46,14 @@ pub mod names {
     pub const SHARDS: &str = "angzarr_relay_shards_count";
     /// Times the stream had trimmed what was to be read.
     pub const STREAM_TRIMMED: &str = "angzarr_relay_stream_trimmed_total";
+    /// Rows read by the scans of backfills and reconciles.
+    pub const ROWS_SCANNED: &str = "angzarr_relay_rows_scanned_total";
+    /// Backfills and reconciles begun.
+    pub const JOBS_BEGUN: &str = "angzarr_relay_jobs_begun_total";
+    /// Backfills and reconciles under way.
+    pub const JOBS: &str = "angzarr_relay_jobs_count";
+    /// Time until the stream trims what a handler has not read.
+    pub const SAFETY_CLOCK: &str = "angzarr_relay_safety_clock_seconds";
     /// Calls of AWS APIs.
     pub const AWS_CALLS: &str = "angzarr_relay_aws_calls_total";
     /// Capacity units DynamoDB says were consumed.
@@ -106,6 +114,16 @@ pub const METRICS: &[(&str, MetricKind, Unit, &[&str], &str)] = &[
     (names::BUFFERED, Gauge, Unit::Bytes, &[], "memory held by records and events"),
     (names::SHARDS, Gauge, Unit::Count, &["state"], "shards of the stream, by state"),
     (names::STREAM_TRIMMED, Counter, Unit::Count, &[], "times the stream had trimmed what was to be read"),
+    (names::ROWS_SCANNED, Counter, Unit::Count, &["kind"], "rows read by backfills and reconciles, by what they were"),
+    (names::JOBS_BEGUN, Counter, Unit::Count, &["handler", "kind"], "backfills and reconciles begun"),
+    (names::JOBS, Gauge, Unit::Count, &["handler", "kind"], "1 while a backfill or reconcile is under way"),
+    (
+        names::SAFETY_CLOCK,
+        Gauge,
+        Unit::Seconds,
+        &["handler"],
+        "time left until the stream trims the oldest record a handler has not been given",
+    ),
     (names::AWS_CALLS, Counter, Unit::Count, &["operation", "outcome"], "calls of AWS APIs, by outcome"),
     (
         names::CAPACITY,

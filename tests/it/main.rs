@@ -33,6 +33,7 @@ macro_rules! scenarios {
 pub(crate) use scenarios;
 
 mod support;
+mod backfill;
 mod binary;
 mod cli;
 mod commands;

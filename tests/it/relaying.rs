@@ -25,16 +25,16 @@ const STREAM: &str = "orders";
 const DEADLINE: Duration = Duration::from_mins(8);
 
 /// One set-up: tables, a stream, a configuration file.
-struct House {
-    aws: AwsClients,
-    names: TableNames,
-    config: PathBuf,
+pub(crate) struct House {
+    pub(crate) aws: AwsClients,
+    pub(crate) names: TableNames,
+    pub(crate) config: PathBuf,
     metrics_port: u16,
     _folder: tempfile::TempDir,
 }
 
 impl House {
-    async fn build(dynamodb: &str, kinesis: &str, prefix: &str, shards: i32) -> Self {
+    pub(crate) async fn build(dynamodb: &str, kinesis: &str, prefix: &str, shards: i32) -> Self {
         let aws = clients(Some(dynamodb), Some(kinesis)).await;
         let names = tables(&aws, prefix).await;
         aws.kinesis.create_stream().stream_name(STREAM).shard_count(shards).send().await.unwrap();
@@ -51,6 +51,9 @@ impl House {
             endpoint = "{kinesis}"
             [relay]
             poll_interval_max = "250ms"
+            reconcile_interval = "1s"
+            [backfill]
+            max_rcu = 150
             [telemetry]
             listen = "127.0.0.1:{metrics_port}"
             [[handlers]]
@@ -64,7 +67,7 @@ impl House {
         Self { aws, names, config, metrics_port, _folder: folder }
     }
 
-    async fn start_relay(&self) -> RelayProcess {
+    pub(crate) async fn start_relay(&self) -> RelayProcess {
         let mut relay = RelayProcess::spawn(&self.config, self.metrics_port, &[]);
         relay.wait_ready().await;
         relay
@@ -72,13 +75,20 @@ impl House {
 
     /// Writes `each` events to each of `roots` roots, in appends of 1 to 10 events.
     fn write(&self, roots: u64, each: u64) -> JoinSet<()> {
+        self.write_from(0, roots, each)
+    }
+
+    /// The same for roots that have `from` events already.
+    pub(crate) fn write_from(&self, from: u64, roots: u64, each: u64) -> JoinSet<()> {
         let mut writers = JoinSet::new();
         for writer in 0..WRITERS {
             let store = EventStore::new(&self.aws, &self.names.events, Random::seeded(writer));
             writers.spawn(async move {
                 let chance = Random::seeded(1000 + writer);
-                let mut left: Vec<(u64, Option<Sequence>)> =
-                    (0..roots).filter(|root| root % WRITERS == writer).map(|root| (root, None)).collect();
+                let mut left: Vec<(u64, Option<Sequence>)> = (0..roots)
+                    .filter(|root| root % WRITERS == writer)
+                    .map(|root| (root, from.checked_sub(1).map(Sequence)))
+                    .collect();
                 while !left.is_empty() {
                     let pick = usize::try_from(chance.below(left.len() as u64)).unwrap();
                     let (number, last) = &mut left[pick];
@@ -93,6 +103,14 @@ impl House {
             });
         }
         writers
+    }
+
+    /// The end of a life by a kill: what had come out, and what was durable.
+    pub(crate) async fn killed(&self, roots: u64) -> Kill {
+        let mut output = Output::open(&self.aws).await;
+        output.read_to_end(&self.aws).await;
+        let seen = output.roots.iter().map(|(root, all)| (root.clone(), all.len())).collect();
+        (seen, self.positions(roots).await)
     }
 
     async fn positions(&self, roots: u64) -> BTreeMap<String, u64> {
@@ -113,6 +131,14 @@ impl House {
 
 const WRITERS: u64 = 8;
 
+/// The number of a root `r7`, of its key.
+fn number(key: &str) -> u64 {
+    key.rsplit_once("#r").unwrap().1.parse().unwrap()
+}
+
+/// At the end of a life: how many events of each root had come out, and the durable position of each.
+pub(crate) type Kill = (BTreeMap<String, usize>, BTreeMap<String, u64>);
+
 /// What came out of Kinesis so far, per root, in the order of its shard.
 pub(crate) struct Output {
     iterators: Vec<Option<String>>,
@@ -132,7 +158,7 @@ impl Output {
         Self { iterators, roots: BTreeMap::new(), records: 0 }
     }
 
-    async fn read_on(&mut self, aws: &AwsClients) {
+    pub(crate) async fn read_on(&mut self, aws: &AwsClients) {
         for iterator in &mut self.iterators {
             let Some(at) = iterator.take() else { continue };
             let answer = aws.kinesis.get_records().shard_iterator(&at).limit(2000).send().await.unwrap();
@@ -144,6 +170,17 @@ impl Output {
                 self.records += 1;
             }
             *iterator = answer.next_shard_iterator;
+        }
+    }
+
+    /// Reads until every shard has nothing more.
+    pub(crate) async fn read_to_end(&mut self, aws: &AwsClients) {
+        loop {
+            let before = self.records;
+            self.read_on(aws).await;
+            if self.records == before {
+                return;
+            }
         }
     }
 
@@ -159,16 +196,45 @@ impl Output {
         assert!(in_time, "{} of {records} records came out of Kinesis", self.records);
     }
 
-    /// Reads on until every event came out at least once.
-    async fn until_complete(&mut self, aws: &AwsClients, roots: usize, each: u64) {
+    /// Reads on until every root, of so many, has come out to its last event.
+    pub(crate) async fn until_complete(&mut self, aws: &AwsClients, roots: usize, each: impl Fn(u64) -> u64) {
         let reading = async {
-            while self.roots.len() < roots || self.roots.values().any(|sequences| !sequences.contains(&(each - 1))) {
+            while self.roots.len() < roots
+                || self.roots.iter().any(|(root, sequences)| !sequences.contains(&(each(number(root)) - 1)))
+            {
                 self.read_on(aws).await;
                 sleep(Duration::from_millis(50)).await;
             }
         };
         let in_time = timeout(DEADLINE, reading).await.is_ok();
         assert!(in_time, "not everything came out of Kinesis: {} roots, {} records", self.roots.len(), self.records);
+    }
+
+    /// Each root's events came first in order, and again only above what was durable at the kill before; how many did.
+    pub(crate) fn assert_first_in_order(&self, roots: u64, each: impl Fn(u64) -> u64, kills: &[Kill]) -> usize {
+        assert_eq!(self.roots.len() as u64, roots);
+        let mut repeats = 0;
+        for (root, sequences) in &self.roots {
+            let mut first: Vec<u64> = Vec::new();
+            for (index, sequence) in sequences.iter().enumerate() {
+                if first.contains(sequence) {
+                    repeats += 1;
+                    let durable =
+                        kills.iter().rev().find(|(seen, _)| seen.get(root).is_some_and(|seen| index >= *seen));
+                    let durable =
+                        durable.unwrap_or_else(|| panic!("{root} {sequence} came twice without a kill between"));
+                    let durable = durable.1.get(root);
+                    assert!(
+                        durable.is_none_or(|durable| sequence > durable),
+                        "{root} {sequence} was durable: {durable:?}"
+                    );
+                } else {
+                    first.push(*sequence);
+                }
+            }
+            assert_eq!(first, (0..each(number(root))).collect::<Vec<_>>(), "first deliveries of {root}");
+        }
+        repeats
     }
 
     pub(crate) fn assert_each_once_in_order(&self, roots: u64, each: u64) {
@@ -219,7 +285,7 @@ async fn a_stop_in_the_middle_loses_nothing_and_repeats_nothing() {
     while let Some(done) = writing.join_next().await {
         done.unwrap();
     }
-    output.until_complete(&house.aws, 100, each).await;
+    output.until_complete(&house.aws, 100, |_| each).await;
     assert!(relay.terminate().await.success());
     output.read_on(&house.aws).await;
     output.assert_each_once_in_order(roots, each);
@@ -238,36 +304,17 @@ async fn a_kill_in_the_middle_loses_nothing_and_repeats_only_what_was_not_writte
     for records in [500, 2500] {
         output.until(&house.aws, records).await;
         relay.kill();
-        output.read_on(&house.aws).await;
-        let seen: BTreeMap<String, usize> = output.roots.iter().map(|(root, all)| (root.clone(), all.len())).collect();
-        kills.push((seen, house.positions(roots).await));
+        kills.push(house.killed(roots).await);
         relay = house.start_relay().await;
     }
     while let Some(done) = writing.join_next().await {
         done.unwrap();
     }
-    output.until_complete(&house.aws, 100, each).await;
+    output.until_complete(&house.aws, 100, |_| each).await;
     assert!(relay.terminate().await.success());
-    output.read_on(&house.aws).await;
+    let mut output = Output::open(&house.aws).await;
+    output.read_to_end(&house.aws).await;
 
-    let mut repeats = 0;
-    for (root, sequences) in &output.roots {
-        let mut first: Vec<u64> = Vec::new();
-        for (index, sequence) in sequences.iter().enumerate() {
-            if first.contains(sequence) {
-                repeats += 1;
-                // Given again in the life after some kill: never at or below what was durable at that kill.
-                let durable = kills.iter().rev().find(|(seen, _)| seen.get(root).is_some_and(|seen| index >= *seen));
-                let durable = durable
-                    .unwrap_or_else(|| panic!("{root} {sequence} came twice without a kill between"))
-                    .1
-                    .get(root);
-                assert!(durable.is_none_or(|durable| sequence > durable), "{root} {sequence} was durable: {durable:?}");
-            } else {
-                first.push(*sequence);
-            }
-        }
-        assert_eq!(first, (0..each).collect::<Vec<_>>(), "first deliveries of {root}");
-    }
+    let repeats = output.assert_first_in_order(roots, |_| each, &kills);
     assert!(repeats < 6000, "{repeats} repeats");
 }

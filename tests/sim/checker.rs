@@ -56,6 +56,14 @@ impl Checker {
         self.shard_records.entry(shard.to_owned()).or_default().push((number, event));
     }
 
+    /// A page of a segment of the table was read: what was read of it behind the page before is void.
+    pub(crate) fn scanned(&mut self, segment: &str, rows: Vec<(u64, Root, Sequence)>) {
+        let Some((first, _, _)) = rows.first() else { return };
+        let records = self.shard_records.entry(segment.to_owned()).or_default();
+        records.retain(|(number, _)| number < first);
+        records.extend(rows.into_iter().map(|(number, root, sequence)| (number, Some((root, sequence)))));
+    }
+
     /// The stream no longer has the records of a shard but the last `keep`: no checkpoint can be held by them.
     pub(crate) fn trimmed(&mut self, shard: &str, keep: usize) {
         if let Some(records) = self.shard_records.get_mut(shard) {

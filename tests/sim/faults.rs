@@ -2,9 +2,12 @@
 //! told to the checker.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use angzarr_relay::backfill::{
+    Job, JobKind, JobStore, MemoryScan, ScanProgress, Scanned, Seen, TableSize, TableSource,
+};
 use angzarr_relay::event::{Root, Sequence, Timestamp};
 use angzarr_relay::handler::HandlerName;
 use angzarr_relay::relay_table::{Checkpoint, CheckpointStore, HandlerRegistry, Registration, Start};
@@ -12,7 +15,7 @@ use angzarr_relay::storage::{
     Advance, Advanced, EventSource, Mark, MarkStore, Marking, PositionStore, RowPage, Skip, Standing, StorageError,
 };
 use angzarr_relay::stream::{
-    RecordPage, Shard, ShardId, ShardIterator, ShardPage, StreamError, StreamPoint, StreamSource,
+    Change, RecordPage, Shard, ShardId, ShardIterator, ShardPage, StreamError, StreamPoint, StreamSource,
 };
 use async_trait::async_trait;
 
@@ -44,8 +47,118 @@ impl Faulty {
     }
 }
 
+/// The table in segments, with faults.
+pub(crate) struct FaultyScan {
+    faulty: Arc<Faulty>,
+    scan: MemoryScan,
+}
+
+impl FaultyScan {
+    pub(crate) fn new(faulty: Arc<Faulty>, progress: ScanProgress) -> Self {
+        let scan = MemoryScan::new(faulty.world.events.clone(), progress, 5);
+        Self { faulty, scan }
+    }
+}
+
+#[async_trait]
+impl TableSource for FaultyScan {
+    async fn size(&self) -> Result<TableSize, StorageError> {
+        self.scan.size().await
+    }
+}
+
+#[async_trait]
+impl StreamSource for FaultyScan {
+    fn name(&self) -> String {
+        self.scan.name()
+    }
+
+    async fn shards(&self, after: Option<&ShardId>) -> Result<ShardPage, StreamError> {
+        self.scan.shards(after).await
+    }
+
+    async fn children(&self, parent: &ShardId) -> Result<Vec<Shard>, StreamError> {
+        self.scan.children(parent).await
+    }
+
+    async fn open(&self, shard: &ShardId, from: &StreamPoint) -> Result<ShardIterator, StreamError> {
+        self.scan.open(shard, from).await
+    }
+
+    async fn read(&self, iterator: &ShardIterator) -> Result<RecordPage, StreamError> {
+        self.faulty.latency().await;
+        if self.faulty.strikes() {
+            self.faulty.world.happened("scan throttled");
+            return Err(StreamError::Throttled { operation: "Scan" });
+        }
+        let page = self.scan.read(iterator).await?;
+        let segment = iterator.0.split('\n').next().unwrap();
+        let rows = page.records.iter().map(|record| match &record.change {
+            Change::Inserted(event) => (record.sequence.row().unwrap().0, event.root.clone(), event.sequence),
+            other => panic!("a row that is no event: {other:?}"),
+        });
+        self.faulty.world.check(|checker| checker.scanned(segment, rows.collect()));
+        self.faulty.world.happened("page scanned");
+        Ok(page)
+    }
+}
+
+#[async_trait]
+impl JobStore for Faulty {
+    async fn job(&self, handler: &HandlerName) -> Result<Option<Job>, StorageError> {
+        self.world.table.job(handler).await
+    }
+
+    async fn put_job(&self, handler: &HandlerName, job: &Job) -> Result<(), StorageError> {
+        self.latency().await;
+        if self.strikes() {
+            return Err(self.unavailable("PutItem"));
+        }
+        self.world.note(&format!("job {handler} {} {:?} {}", job.kind.as_str(), job.finished_at, job.reason));
+        let kind = if job.kind == JobKind::Backfill { "backfill" } else { "reconcile" };
+        self.world.happened(kind);
+        self.world.table.put_job(handler, job).await
+    }
+
+    async fn progress(&self, handler: &HandlerName) -> Result<BTreeMap<ShardId, Scanned>, StorageError> {
+        self.world.table.progress(handler).await
+    }
+
+    async fn put_progress(
+        &self,
+        handler: &HandlerName,
+        segment: &ShardId,
+        scanned: &Scanned,
+    ) -> Result<(), StorageError> {
+        self.latency().await;
+        if self.strikes() {
+            return Err(self.unavailable("PutItem"));
+        }
+        self.world.table.put_progress(handler, segment, scanned).await
+    }
+
+    async fn forget_progress(&self, handler: &HandlerName, segment: &ShardId) -> Result<(), StorageError> {
+        self.world.table.forget_progress(handler, segment).await
+    }
+
+    async fn seen(&self, handler: &HandlerName) -> Result<Option<Seen>, StorageError> {
+        self.world.table.seen(handler).await
+    }
+
+    async fn put_seen(&self, handler: &HandlerName, seen: &Seen) -> Result<(), StorageError> {
+        if self.strikes() {
+            return Err(self.unavailable("PutItem"));
+        }
+        self.world.table.put_seen(handler, seen).await
+    }
+}
+
 #[async_trait]
 impl StreamSource for Faulty {
+    fn name(&self) -> String {
+        self.world.stream.name()
+    }
+
     async fn shards(&self, after: Option<&ShardId>) -> Result<ShardPage, StreamError> {
         self.latency().await;
         if self.strikes() {
@@ -218,7 +331,10 @@ impl CheckpointStore for Faulty {
             return Err(self.unavailable("UpdateItem"));
         }
         let through = match checkpoint {
-            Checkpoint::At(sequence) => Some(sequence.to_string().parse().unwrap()),
+            Checkpoint::At(sequence) => {
+                let row = sequence.row().map(|(rows, _, _)| rows);
+                Some(row.unwrap_or_else(|| sequence.to_string().parse().unwrap()))
+            }
             Checkpoint::Finished => None,
         };
         self.world.note(&format!("checkpoint {handler} {shard} {checkpoint:?}"));

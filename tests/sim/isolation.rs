@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use angzarr_relay::backfill::{MemoryScan, ScanProgress};
 use angzarr_relay::event::{Event, Root, Sequence, Timestamp};
 use angzarr_relay::handler::{Accepted, Handler, HandlerError, HandlerName, RootBatch};
 use angzarr_relay::lane::{LaneSettings, OnFailure, Subscription};
@@ -39,11 +40,16 @@ fn name(text: &str) -> HandlerName {
     HandlerName::new(text).unwrap()
 }
 
+/// When the world begins.
+fn began_at() -> Timestamp {
+    Timestamp::from_unix_millis(1_800_000_000_000)
+}
+
 impl Store {
     fn new() -> Self {
         let stream = MemoryStream::default();
         let shard = stream.create_shard(None);
-        let clock = Clock::starting_at(Timestamp::from_unix_millis(1_800_000_000_000));
+        let clock = Clock::starting_at(began_at());
         let (events, positions, table) = Default::default();
         Self { events, stream, positions, table, shard, clock, health: Health::default() }
     }
@@ -66,7 +72,11 @@ impl Store {
     }
 
     fn start(&self, handlers: &[(&str, Arc<Recorder>)], max_in_flight: usize) -> (JoinHandle<()>, CancellationToken) {
+        let scan_progress = ScanProgress::default();
         let ports = RelayPorts {
+            scan: Arc::new(MemoryScan::new(self.events.clone(), scan_progress.clone(), 1000)),
+            scan_progress,
+            jobs: Arc::new(self.table.clone()),
             stream: Arc::new(self.stream.clone()),
             events: Arc::new(self.events.clone()),
             positions: Arc::new(self.positions.clone()),
@@ -81,7 +91,8 @@ impl Store {
             .map(|(name, handler)| HandlerSpec {
                 name: HandlerName::new(name).unwrap(),
                 handler: handler.clone(),
-                start: Start::Beginning,
+                // Within the stream: nothing is to be built from the table first.
+                start: Start::At(began_at()),
                 subscription: Subscription::everything(),
                 settings: LaneSettings { max_in_flight, on_failure: OnFailure::Block, ..LaneSettings::default() },
             })

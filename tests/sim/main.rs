@@ -88,6 +88,10 @@ fn the_faults_really_happen() {
         "event poisoned",
         "event delivered again",
         "stream trimmed",
+        "page scanned",
+        "scan throttled",
+        "backfill",
+        "reconcile",
     ] {
         assert!(seen.get(what).is_some_and(|count| *count > 0), "{what} never happened: {seen:?}");
     }

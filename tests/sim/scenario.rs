@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use angzarr_relay::backfill::ScanProgress;
 use angzarr_relay::event::Root;
 use angzarr_relay::handler::HandlerName;
 use angzarr_relay::lane::{Glob, LaneSettings, OnFailure, Pattern, Subscription, default_editions};
@@ -14,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::checker::Checker;
-use crate::faults::Faulty;
+use crate::faults::{Faulty, FaultyScan};
 use crate::receiver::Receiver;
 use crate::world::World;
 
@@ -86,6 +87,12 @@ pub(crate) fn run(plan: Plan) -> Outcome {
 
 async fn play(plan: &Plan, world: &World) {
     let began = Instant::now();
+    // What was written before there was a relay, or a stream; some roots are never written again.
+    for root in 0..plan.roots + HISTORIC_ROOTS {
+        for _ in 0..world.chance.below(4) {
+            world.write_unstreamed(&root_of(root), &["OrderPlaced", "Noted", "OrderShipped"]);
+        }
+    }
     let mut writer = tokio::spawn(write(world.clone(), plan.roots, plan.appends, plan.fault_percent > 0));
     for life in 0..plan.lives {
         let last = life + 1 == plan.lives;
@@ -134,13 +141,19 @@ async fn come_to_rest(world: &World, began: Instant) {
     sleep(Duration::from_secs(10)).await;
 }
 
+/// Roots that have a past and no present.
+const HISTORIC_ROOTS: u64 = 6;
+
+fn root_of(number: u64) -> Root {
+    let domain = if number % 5 == 4 { "stock" } else { "orders" };
+    Root::new(domain, "", &format!("r{number}")).unwrap()
+}
+
 async fn write(world: World, roots: u64, appends: u64, faults: bool) {
     let types = ["OrderPlaced", "OrderShipped", "Noted", "Noted"];
     let pause = TROUBLE / u32::try_from(appends).unwrap();
     for _ in 0..appends {
-        let root = world.chance.below(roots);
-        let domain = if root % 5 == 4 { "stock" } else { "orders" };
-        let root = Root::new(domain, "", &format!("r{root}")).unwrap();
+        let root = root_of(world.chance.below(roots));
         let count = 1 + world.chance.below(4);
         let chosen: Vec<&str> = (0..count).map(|_| types[usize::try_from(world.chance.below(4)).unwrap()]).collect();
         world.append(&root, &chosen, faults);
@@ -157,14 +170,18 @@ async fn write(world: World, roots: u64, appends: u64, faults: bool) {
     }
     // What was lost on the stream is found with the next event of its root; each gets one that arrives.
     sleep(TROUBLE / 4).await;
-    for root in world.roots() {
+    for root in (0..roots).map(root_of) {
         world.append(&root, &["OrderClosed"], false);
     }
 }
 
 fn relay(plan: &Plan, world: &World, began: Instant) -> Relay {
     let ports = Arc::new(Faulty::new(world.clone(), plan.fault_percent));
+    let scan_progress = ScanProgress::default();
     let ports = RelayPorts {
+        scan: Arc::new(FaultyScan::new(ports.clone(), scan_progress.clone())),
+        scan_progress,
+        jobs: ports.clone(),
         stream: ports.clone(),
         events: ports.clone(),
         positions: ports.clone(),

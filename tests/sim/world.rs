@@ -73,10 +73,13 @@ impl World {
         act(&mut self.checker.lock().unwrap())
     }
 
-    /// Appends events to a root: into the table at once, into the stream in any order, perhaps not all of them.
-    pub(crate) fn append(&self, root: &Root, types: &[&str], faults: bool) {
+    /// Appends events that the stream never brings.
+    pub(crate) fn write_unstreamed(&self, root: &Root, types: &[&str]) {
+        self.write(root, types, &mut self.writing.lock().unwrap());
+    }
+
+    fn write(&self, root: &Root, types: &[&str], writing: &mut Writing) -> Vec<Event> {
         let mut made = Vec::new();
-        let mut writing = self.writing.lock().unwrap();
         for event_type in types {
             let sequence = writing.last.get(root).map_or(Sequence::FIRST, |last| last.next());
             writing.last.insert(root.clone(), sequence);
@@ -92,6 +95,13 @@ impl World {
             self.check(|checker| checker.committed(&event));
             made.push(event);
         }
+        made
+    }
+
+    /// Appends events to a root: into the table at once, into the stream in any order, perhaps not all of them.
+    pub(crate) fn append(&self, root: &Root, types: &[&str], faults: bool) {
+        let mut writing = self.writing.lock().unwrap();
+        let mut made = self.write(root, types, &mut writing);
         if faults && made.len() > 1 && self.chance.percent(40) {
             let other = usize::try_from(self.chance.below(made.len() as u64 - 1)).unwrap() + 1;
             made.swap(0, other);
@@ -165,9 +175,5 @@ impl World {
             self.stream.trim(&shard, 1);
             self.check(|checker| checker.trimmed(shard.as_str(), 1));
         }
-    }
-
-    pub(crate) fn roots(&self) -> Vec<Root> {
-        self.writing.lock().unwrap().last.keys().cloned().collect()
     }
 }

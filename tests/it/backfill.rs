@@ -1,0 +1,167 @@
+//! Handlers built from the table, and what a stream lost found there: the relay's own binary on real components.
+
+use angzarr_relay::handler::HandlerName;
+use angzarr_relay::local::{EmbeddedKinesis, KinesisOptions};
+use angzarr_relay::relay_table::{Checkpoint, CheckpointStore as _, RelayTable};
+use angzarr_relay::time::Clock;
+use aws_sdk_dynamodb::primitives::Blob;
+use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, StreamSpecification, StreamViewType, WriteRequest};
+use serde_json::Value;
+use tokio::task::JoinSet;
+
+use crate::embedded::clients;
+use crate::relaying::{House, Output};
+use crate::support::{DynamoDbLocal, RelayHome, Writer, until};
+
+/// Rows one BatchWriteItem takes.
+const BATCH_ROWS: u64 = 25;
+
+/// Calls under way at once.
+const FILLERS: u64 = 8;
+
+/// Puts `each` events into each of `roots` roots, a batch at a time.
+async fn fill(house: &House, roots: u64, each: u64) {
+    let mut fillers = JoinSet::new();
+    for filler in 0..FILLERS {
+        let (client, table) = (house.aws.dynamodb.clone(), house.names.events.clone());
+        fillers.spawn(async move {
+            let rows: Vec<u64> = (0..roots * each).filter(|row| (row / BATCH_ROWS) % FILLERS == filler).collect();
+            for batch in rows.chunks(usize::try_from(BATCH_ROWS).unwrap()) {
+                let requests = batch.iter().map(|row| {
+                    let put = PutRequest::builder()
+                        .item("pk", AttributeValue::S(format!("orders#angzarr#r{}", row / each)))
+                        .item("sk", AttributeValue::N((row % each).to_string()))
+                        .item("event_type", AttributeValue::S("OrderPlaced".into()))
+                        .item("payload", AttributeValue::B(Blob::new([7; 200])))
+                        .item("created_at", AttributeValue::S("2026-01-31T12:00:00Z".into()));
+                    WriteRequest::builder().put_request(put.build().unwrap()).build()
+                });
+                client.batch_write_item().request_items(&table, requests.collect()).send().await.unwrap();
+            }
+        });
+    }
+    while let Some(done) = fillers.join_next().await {
+        done.unwrap();
+    }
+}
+
+/// Rows of the table up to the checkpoints of its segments.
+async fn covered_rows(house: &House) -> u64 {
+    let table = RelayTable::new(&house.aws, &house.names.relay, Clock::system());
+    let checkpoints = table.load(&HandlerName::new("copy").unwrap()).await.unwrap();
+    let rows = checkpoints.values().map(|checkpoint| match checkpoint {
+        Checkpoint::At(place) => place.row().unwrap().0,
+        Checkpoint::Finished => panic!("a segment is finished before the relay was killed"),
+    });
+    rows.sum()
+}
+
+/// The relay is killed when so much of the table's 100,000 rows is covered.
+const KILLED_AT_ROWS: [u64; 2] = [20_000, 50_000];
+
+fn status(home: &std::path::Path) -> Value {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_angzarr-relay"));
+    let output = command.arg("--config").arg(home).args(["backfill", "status", "--json"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_thousand_events_from_before_the_handler_come_out_though_it_is_killed_twice() {
+    // Some roots get one more event while the handler is built.
+    let (roots, before, written_to) = (20_000, 5, 1_000);
+    let each = |root: u64| before + u64::from(root < written_to);
+    let dynamodb = DynamoDbLocal::start().await;
+    let kinesis = EmbeddedKinesis::start(&KinesisOptions::default()).unwrap();
+    let house = House::build(&dynamodb.endpoint, kinesis.endpoint(), "backfill", 2).await;
+    fill(&house, roots, before).await;
+    let mut output = Output::open(&house.aws).await;
+    let mut relay = house.start_relay().await;
+    let mut writing = house.write_from(before, written_to, before + 1);
+    let mut kills = Vec::new();
+    for rows in KILLED_AT_ROWS {
+        until("so much is covered durably", async || (covered_rows(&house).await >= rows).then_some(())).await;
+        relay.kill();
+        let shown = status(&house.config);
+        assert_eq!((shown["kind"].as_str(), shown["state"].as_str()), (Some("backfill"), Some("running")), "{shown}");
+        kills.push(house.killed(roots).await);
+        relay = house.start_relay().await;
+    }
+    while let Some(done) = writing.join_next().await {
+        done.unwrap();
+    }
+    output.until_complete(&house.aws, 20_000, each).await;
+    let scanned = relay.metric(r#"angzarr_relay_rows_scanned_total{kind="event"}"#).await;
+    let left = f64::from(101_000 - u32::try_from(KILLED_AT_ROWS[1]).unwrap());
+    assert!(scanned.is_some_and(|rows| rows <= left), "the last life began anew: {scanned:?}");
+    assert!(relay.terminate().await.success(), "{}", relay.output());
+    // A record may become visible behind one that was read already: the verdict reads all of it once more.
+    let mut output = Output::open(&house.aws).await;
+    output.read_to_end(&house.aws).await;
+    let repeats = output.assert_first_in_order(roots, each, &kills);
+    assert!(repeats < 50_000, "{repeats} repeats");
+    let shown = status(&house.config);
+    assert_eq!(shown["state"].as_str(), Some("done"), "{shown}");
+    assert!(shown["rows"].as_u64().is_some_and(|rows| rows >= 100_000), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_while_the_table_had_no_stream_is_found_in_the_table() {
+    let dynamodb = DynamoDbLocal::start().await;
+    let aws = clients(Some(&dynamodb.endpoint), None).await;
+    let names = crate::embedded::tables(&aws, RelayHome::PREFIX).await;
+    let home = RelayHome::new();
+    let audit = r#"
+        [relay]
+        poll_interval_max = "250ms"
+        reconcile_interval = "500ms"
+        [[handlers]]
+        name = "audit"
+        subscribe = [{ domain = "*" }]
+        jsonl = { path = "HOME/audit.jsonl" }
+    "#;
+    home.configure(&dynamodb.endpoint, audit);
+    let mut writer = Writer::new(&aws);
+    let mut relay = home.start().await;
+    let enable = async |enabled: bool| {
+        let mut stream = StreamSpecification::builder().stream_enabled(enabled);
+        if enabled {
+            stream = stream.stream_view_type(StreamViewType::NewImage);
+        }
+        let update = aws.dynamodb.update_table().table_name(&names.events);
+        update.stream_specification(stream.build().unwrap()).send().await.unwrap();
+    };
+    for round in 1..=2 {
+        writer.append_to(0..20, 2).await;
+        until("what the stream brought is in the file", async || {
+            (home.sequences("audit.jsonl") == *writer.written()).then_some(())
+        })
+        .await;
+        enable(false).await;
+        until("the relay says that there is no stream", async || {
+            let (code, text) = relay.health("/readyz").await?;
+            (code == 503 && text.contains("no stream")).then_some(())
+        })
+        .await;
+        writer.append_to(10..30, 2).await;
+        enable(true).await;
+        until("all that was written is in the file", async || {
+            (home.sequences("audit.jsonl") == *writer.written()).then_some(())
+        })
+        .await;
+        until("the relay is ready", async || relay.health("/readyz").await.filter(|(code, _)| *code == 200)).await;
+        let begun = relay.metric(r#"angzarr_relay_jobs_begun_total{handler="audit",kind="reconcile"}"#).await;
+        assert_eq!(begun, Some(f64::from(round)));
+    }
+    assert!(relay.terminate().await.success(), "{}", relay.output());
+    assert_eq!(home.sequences("audit.jsonl"), *writer.written(), "each once");
+
+    // The same while nobody watches.
+    enable(false).await;
+    writer.append_to(0..30, 1).await;
+    enable(true).await;
+    let mut relay = home.start().await;
+    until("all of it is in the file", async || (home.sequences("audit.jsonl") == *writer.written()).then_some(()))
+        .await;
+    assert!(relay.terminate().await.success(), "{}", relay.output());
+}
