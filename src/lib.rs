@@ -12,6 +12,7 @@
 //! - [`backfill`]: the table scanned in segments, for new handlers and for what the stream lost
 //! - [`lane`]: one handler's way through its shards: subscription, sequencer, watermark, retry, flush
 //! - [`handler`]: the contract of a receiver, and the ready-made ones: kinesis, http, jsonl
+//! - [`audit`]: the table compared with what handlers have durably done
 //! - [`relay`]: the only place that wires, spawns and stops
 //! - [`telemetry`], [`config`], [`cli`]: metrics and logs, settings, the commands
 //! - [`time`]: the one clock, the one source of randomness, retry intervals
@@ -29,6 +30,7 @@ pub mod stream;
 pub mod backfill;
 pub mod lane;
 pub mod handler;
+pub mod audit;
 pub mod relay;
 pub mod telemetry;
 pub mod config;

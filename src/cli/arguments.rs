@@ -7,7 +7,8 @@ use clap::{Args, Parser, Subcommand};
 #[cfg(feature = "local")]
 use super::LocalArgs;
 use super::{
-    AppendArgs, BackfillCommand, DoctorArgs, ParkedCommand, PauseArgs, PositionsArgs, ReadArgs, RunArgs, TablesCommand,
+    AppendArgs, AuditArgs, BackfillCommand, DoctorArgs, ParkedCommand, PauseArgs, PositionsArgs, ReadArgs, RunArgs,
+    TablesCommand,
 };
 use crate::event::{Root, RootError};
 use crate::handler::{HandlerName, HandlerNameError};
@@ -64,6 +65,8 @@ pub enum Command {
     /// Show how far the scans of the table are, or what one would cost
     #[command(subcommand)]
     Backfill(BackfillCommand),
+    /// Compare every root's newest event with what handlers have durably done
+    Audit(AuditArgs),
     /// Check configuration, credentials, tables and streams, and say what mends them
     Doctor(DoctorArgs),
 }

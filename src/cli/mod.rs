@@ -24,10 +24,12 @@ mod positions;
 mod parked;
 mod pause;
 mod backfill;
+mod audit;
 mod doctor;
 
 pub use append::AppendArgs;
 pub use arguments::{Cli, Command, RootArgs};
+pub use audit::AuditArgs;
 pub use backfill::BackfillCommand;
 pub use doctor::DoctorArgs;
 pub use error::CliError;

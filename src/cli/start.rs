@@ -99,6 +99,7 @@ async fn run(cli: Cli, handlers: InProcessHandlers) -> Result<(), CliError> {
         Command::Pause(args) => super::pause::run(args, true, context).await,
         Command::Resume(args) => super::pause::run(args, false, context).await,
         Command::Backfill(command) => super::backfill::run(command, context).await,
+        Command::Audit(args) => super::audit::run(args, context).await,
         Command::Doctor(args) => super::doctor::run(args, context).await,
     }
 }
@@ -126,6 +127,7 @@ fn init_command_logs(command: &Command, config: &Config) -> Result<(), CliError>
         | Command::Pause(_)
         | Command::Resume(_)
         | Command::Backfill(_)
+        | Command::Audit(_)
         | Command::Doctor(_) => false,
     };
     if daemon {

@@ -216,7 +216,8 @@ impl Lanes {
         }
     }
 
-    /// Goes on with roots that are deferred, as the tables say: at the start, and when an operator has released some.
+    /// Goes on with roots that are deferred, as the tables say: at the start, and when an operator has released some. One
+    /// that is busy, and knows of no mark, is asked for again with [`Lanes::resume_busy`].
     pub fn resume(&mut self, roots: Vec<Root>) {
         for root in roots {
             if !self.subscription.covers(&root) {
@@ -230,8 +231,16 @@ impl Lanes {
                 }
                 self.courses.count_active();
                 self.load_again(slot);
+            } else if self.courses.get(slot).is_some_and(|course| course.mark.is_none()) {
+                self.to_resume.push(root);
             }
         }
+    }
+
+    /// Looks again at the roots that were busy when they were to go on.
+    pub fn resume_busy(&mut self) {
+        let busy = std::mem::take(&mut self.to_resume);
+        self.resume(busy);
     }
 
     fn load_again(&mut self, slot: Slot) {

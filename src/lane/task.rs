@@ -235,6 +235,7 @@ impl LanesTask {
 
     fn turn(&mut self, now: Instant) {
         self.lanes.relieve(now);
+        self.lanes.resume_busy();
         self.lanes.show();
         let waiting = self.feeds.values().filter_map(LaneFeed::waiting_since).min();
         let oldest = [self.lanes.undelivered_since(), waiting].into_iter().flatten().min();

@@ -14,4 +14,5 @@ mod builder;
 pub use builder::{RelayBuilder, RunError, Running, clients_for};
 pub use ports::{HandlerSpec, OnTrim, RelayPorts, RelaySettings};
 pub use receivers::ReceiverError;
+pub(crate) use receivers::subscription;
 pub use run::{Relay, RelayError};

@@ -73,7 +73,7 @@ pub(super) async fn handler_spec(
         name,
         handler,
         start: config.start,
-        subscription: Subscription::new(config.subscribe.iter().map(pattern).collect()),
+        subscription: subscription(config),
         settings: lane_settings(config, relay),
     })
 }
@@ -95,6 +95,11 @@ fn lane_settings(config: &HandlerConfig, relay: &RelayConfig) -> LaneSettings {
         checkpoint_hold: relay.checkpoint_hold,
         ..LaneSettings::default()
     }
+}
+
+/// Which events a handler is given.
+pub(crate) fn subscription(config: &HandlerConfig) -> Subscription {
+    Subscription::new(config.subscribe.iter().map(pattern).collect())
 }
 
 fn pattern(config: &SubscriptionConfig) -> Pattern {

@@ -100,6 +100,15 @@ impl RelayTable {
         StorageError::Unreadable { table: self.table.clone(), key: format!("{pk} {sk}"), reason }
     }
 
+    /// What was durably registered of a handler; none when it never ran.
+    ///
+    /// # Errors
+    /// As the call failed, or when the row cannot be read.
+    pub async fn registered(&self, handler: &HandlerName) -> Result<Option<Registration>, StorageError> {
+        let item = self.get(HANDLERS, handler.as_str()).await?;
+        item.map(|item| self.registration(handler, &item)).transpose()
+    }
+
     fn registration(&self, handler: &HandlerName, item: &Item) -> Result<Registration, StorageError> {
         decode_registration(item).map_err(|reason| self.unreadable(HANDLERS, handler.as_str(), reason))
     }

@@ -85,7 +85,7 @@ fn decode_progress(item: &Item) -> Option<(ShardId, Scanned)> {
 }
 
 impl RelayTable {
-    async fn get(&self, pk: &str, sk: &str) -> Result<Option<Item>, StorageError> {
+    pub(super) async fn get(&self, pk: &str, sk: &str) -> Result<Option<Item>, StorageError> {
         let call = self.call("GetItem", "dynamodb:GetItem");
         let request = (self.client.get_item())
             .table_name(&self.table)

@@ -142,6 +142,32 @@ impl DynamoMarks {
         .await
     }
 
+    /// Makes the relay go over a root once more, from behind `position` on: under the condition that the position is
+    /// still that, and that the root carries no mark.
+    ///
+    /// # Errors
+    /// As the call failed.
+    pub async fn redeliver(
+        &self,
+        handler: &HandlerName,
+        root: &Root,
+        position: Option<Sequence>,
+        reason: &str,
+    ) -> Result<Marking, StorageError> {
+        let sequence = position.map_or(Sequence::FIRST, Sequence::next);
+        let mark = Mark::new(MarkState::Deferred, sequence, 0, reason, self.clock.now());
+        let mut change = self.set(handler, root, None, &mark);
+        change.conditions.push("attribute_not_exists(mark)");
+        change.conditions.push(match position {
+            Some(_) => "#sequence = :position",
+            None => "attribute_not_exists(#sequence)",
+        });
+        if let Some(position) = position {
+            change.values.insert(":position".into(), number(position));
+        }
+        self.transact(vec![change.build(), self.index(handler, root, &mark), order(&self.relay)]).await
+    }
+
     /// Changes a mark under the condition that it is still `from`.
     fn change(
         &self,

@@ -33,6 +33,7 @@ macro_rules! scenarios {
 pub(crate) use scenarios;
 
 mod support;
+mod audit;
 mod backfill;
 mod binary;
 mod cli;

@@ -1,0 +1,361 @@
+//! `angzarr-relay audit`: whether every event reached its handlers, and what mends what did not.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::arguments::handler_name;
+use super::connect::Connection;
+use super::output::{Columns, print, remark};
+use super::{CliError, Context};
+use crate::audit::{Ahead, Finding, Judged, KeyScan, Open, RootKeys, judge};
+use crate::backfill::{CapacityPace, JobStore as _, ScanProgress, TableScan, TableSource as _, bar};
+use crate::config::HandlerConfig;
+use crate::event::{Root, Sequence, Timestamp};
+use crate::handler::{HandlerKind, HandlerName};
+use crate::lane::Subscription;
+use crate::relay::subscription;
+use crate::relay_table::RelayTable;
+use crate::storage::{Consistency, DynamoMarks, DynamoPositions, EventStore, Marking, PositionStore as _, Standing};
+use crate::time::Clock;
+
+/// Batches of roots that wait to be compared.
+const BATCHES_MAX: usize = 16;
+
+/// Rows read at once in search of the first event that a handler wants.
+const SEARCH_ROWS: usize = 100;
+
+/// How often the progress is shown.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What the mark of a root says that was ordered again.
+const REPAIR_REASON: &str = "ordered again by an audit";
+
+/// Compare every root's newest event with what handlers have durably done
+///
+/// Scans the events table (keys only, but DynamoDB charges for whole rows; no faster than backfill.max_rcu) and reads the
+/// position of every root for every handler. Ends with 1 when something is missing, ahead, unexplained, or has a hole.
+/// It can run beside the relay: what was written within --late-after is late, not missing.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  angzarr-relay audit --config config/relay.toml
+  angzarr-relay audit --handler orders-view --json
+  angzarr-relay audit --handler orders-view --repair")]
+pub struct AuditArgs {
+    /// Of this handler only; otherwise of all that are configured
+    #[arg(long, value_name = "NAME", value_parser = handler_name)]
+    pub handler: Option<HandlerName>,
+
+    /// Let the relay deliver what is missing: each such root from behind its position on
+    #[arg(long)]
+    pub repair: bool,
+
+    /// Repair sagas too, which may act again on events they have had
+    #[arg(long)]
+    pub rerun_side_effects: bool,
+
+    /// An event older than this is missing when it is not covered
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = humantime::parse_duration)]
+    pub late_after: Duration,
+
+    /// Print JSON, one finding a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+pub(super) async fn run(args: AuditArgs, context: Context) -> Result<(), CliError> {
+    let connection = Connection::new(&context).await?;
+    let table = RelayTable::new(&connection.clients, &connection.tables.relay, Clock::system());
+    let audited = audited(&args, &context, &connection, &table).await?;
+    if audited.is_empty() {
+        return Err(CliError::Refused("there is nothing to audit: no such handler has run".to_owned()));
+    }
+    let max_rcu = context.config.backfill.max_rcu;
+    let pace = CapacityPace::new(max_rcu);
+    let sizes = TableScan::new(&connection.clients, &connection.tables.events, pace.clone(), ScanProgress::default());
+    let rows = sizes.size().await.map_err(|error| connection.trouble(error))?.rows;
+    let keys = KeyScan::new(&connection.clients, &connection.tables.events, pace, context.config.backfill.segments);
+    let clock = Clock::system();
+    let mut audit = Audit {
+        positions: DynamoPositions::new(&connection.clients, &connection.tables.positions, clock.clone()),
+        marks: DynamoMarks::new(&connection.clients, &connection.tables, clock.clone()),
+        events: connection.event_store(),
+        clock,
+        columns: Columns::new(["HANDLER", "FINDING", "DOMAIN", "EDITION", "ROOT", "POSITION", "NEWEST", "WHAT"]),
+        args,
+        audited,
+        counts: Counts::default(),
+        connection,
+    };
+    audit.all(keys, rows).await?;
+    audit.verdict()
+}
+
+/// A handler under audit.
+struct Audited {
+    name: HandlerName,
+    kind: HandlerKind,
+    subscription: Subscription,
+    /// Events before this moment are not the handler's.
+    started_at: Option<Timestamp>,
+}
+
+/// The handlers to audit: those that have run.
+async fn audited(
+    args: &AuditArgs,
+    context: &Context,
+    connection: &Connection,
+    table: &RelayTable,
+) -> Result<Vec<Audited>, CliError> {
+    let mut audited = Vec::new();
+    let chosen = |handler: &&HandlerConfig| args.handler.as_ref().is_none_or(|name| handler.name == *name);
+    for handler in context.config.handlers.iter().filter(chosen) {
+        let name = handler.name.clone();
+        let read = async { Ok((table.registered(&name).await?, table.job(&name).await?)) };
+        let (registered, job) = read.await.map_err(|error| connection.trouble(error))?;
+        let Some(registered) = registered else {
+            remark(format!("`{name}` has never run"));
+            continue;
+        };
+        if let Some(job) = job.filter(|job| job.finished_at.is_none()) {
+            remark(format!(
+                "a {} of `{name}` is under way: what it has not reached is shown as missing",
+                job.kind.as_str()
+            ));
+        }
+        let started_at = registered.started_at;
+        audited.push(Audited { name, kind: handler.kind, subscription: subscription(handler), started_at });
+    }
+    Ok(audited)
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    rows: u64,
+    roots: u64,
+    faults: u64,
+    marked: u64,
+    late: u64,
+    repaired: u64,
+}
+
+struct Audit {
+    connection: Connection,
+    positions: DynamoPositions,
+    marks: DynamoMarks,
+    events: EventStore,
+    clock: Clock,
+    args: AuditArgs,
+    audited: Vec<Audited>,
+    columns: Columns<8>,
+    counts: Counts,
+}
+
+impl Audit {
+    async fn all(&mut self, keys: KeyScan, rows: u64) -> Result<(), CliError> {
+        let (send, mut batches) = mpsc::channel(BATCHES_MAX);
+        let mut readers = JoinSet::new();
+        for segment in 0..keys.segments() {
+            readers.spawn(keys.clone().read(segment, send.clone()));
+        }
+        drop(send);
+        let mut shown_at = Instant::now();
+        while let Some(batch) = batches.recv().await {
+            let batch = batch.map_err(|error| self.connection.trouble(error))?;
+            for index in 0..self.audited.len() {
+                self.compare(index, &batch).await?;
+            }
+            self.counts.roots += batch.len() as u64;
+            self.counts.rows += batch.iter().map(|keys| keys.count).sum::<u64>();
+            if shown_at.elapsed() >= PROGRESS_INTERVAL {
+                shown_at = Instant::now();
+                let Counts { rows: done, roots, faults, .. } = self.counts;
+                remark(format!("{} {done} rows, {roots} roots, {faults} faults", bar(done, rows, false)));
+            }
+        }
+        Ok(())
+    }
+
+    async fn compare(&mut self, index: usize, batch: &[RootKeys]) -> Result<(), CliError> {
+        let audited = &self.audited[index];
+        let mine: Vec<&RootKeys> = batch.iter().filter(|keys| audited.subscription.covers(&keys.root)).collect();
+        let roots: Vec<Root> = mine.iter().map(|keys| keys.root.clone()).collect();
+        if roots.is_empty() {
+            return Ok(());
+        }
+        let standings = self.positions.load(&audited.name, &roots).await;
+        let standings = standings.map_err(|error| self.connection.trouble(error))?;
+        for (keys, standing) in mine.into_iter().zip(standings) {
+            if let Some(finding) = self.look(index, keys, &standing).await? {
+                self.tell(index, keys, &standing, &finding)?;
+                if self.args.repair && matches!(finding, Finding::Missing(_)) {
+                    self.repair(index, &keys.root, standing.position).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn look(&self, index: usize, keys: &RootKeys, standing: &Standing) -> Result<Option<Finding>, CliError> {
+        let behind = standing.position.is_none_or(|position| position < keys.last);
+        let mut ahead = Ahead::Unconfirmed;
+        if standing.position.is_some_and(|position| position > keys.last) {
+            let newest = self.events.last(&keys.root).await.map_err(|error| self.connection.trouble(error))?;
+            if newest < standing.position {
+                ahead = Ahead::Confirmed;
+            }
+        }
+        let open = if behind && standing.mark.is_none() {
+            self.open(&self.audited[index], keys, standing.position).await?
+        } else {
+            None
+        };
+        let (now, late_after) = (self.clock.now(), self.args.late_after);
+        Ok(judge(Judged { keys, standing, open, ahead, now, late_after }))
+    }
+
+    /// The first event above a position that the handler wants.
+    async fn open(
+        &self,
+        audited: &Audited,
+        keys: &RootKeys,
+        position: Option<Sequence>,
+    ) -> Result<Option<Open>, CliError> {
+        let mut from = position.map_or(keys.first, Sequence::next);
+        loop {
+            let page = self.events.read(&keys.root, from, Consistency::Strong, SEARCH_ROWS).await;
+            let page = page.map_err(|error| self.connection.trouble(error))?;
+            for row in page.rows {
+                let open = match row {
+                    Ok(event) => {
+                        let own = audited.started_at.is_none_or(|started_at| event.created_at >= started_at);
+                        (own && audited.subscription.wants(&event))
+                            .then_some(Open { sequence: event.sequence, created_at: event.created_at })
+                    }
+                    // What cannot be read is nobody's to leave out; how old it is cannot be known.
+                    Err(invalid) => {
+                        Some(Open { sequence: invalid.sequence, created_at: Timestamp::from_unix_millis(0) })
+                    }
+                };
+                if open.is_some() {
+                    return Ok(open);
+                }
+            }
+            match page.next {
+                Some(next) => from = next,
+                None => return Ok(None),
+            }
+        }
+    }
+
+    fn tell(&mut self, index: usize, keys: &RootKeys, standing: &Standing, finding: &Finding) -> Result<(), CliError> {
+        match finding {
+            Finding::Late(_) => self.counts.late += 1,
+            Finding::Marked(_) => self.counts.marked += 1,
+            _ => self.counts.faults += 1,
+        }
+        let shown = Shown::new(&self.audited[index].name, keys, standing, finding);
+        if self.args.json {
+            return print(serde_json::json!(shown));
+        }
+        self.columns.lines(vec![shown.cells()]).map_or(Ok(()), print)
+    }
+
+    /// Lets the relay go over a root from behind its position on.
+    async fn repair(&mut self, index: usize, root: &Root, position: Option<Sequence>) -> Result<(), CliError> {
+        let audited = &self.audited[index];
+        if audited.kind == HandlerKind::Saga && !self.args.rerun_side_effects {
+            remark(format!(
+                "`{}` is a saga: {root} is left; say --rerun-side-effects to let it have the events",
+                audited.name
+            ));
+            return Ok(());
+        }
+        let ordered = self.marks.redeliver(&audited.name, root, position, REPAIR_REASON).await;
+        match ordered.map_err(|error| self.connection.trouble(error))? {
+            Marking::Done => self.counts.repaired += 1,
+            Marking::Refused => remark(format!("{root} has moved meanwhile and is left as it is")),
+        }
+        Ok(())
+    }
+
+    fn verdict(&self) -> Result<(), CliError> {
+        let Counts { rows, roots, faults, marked, late, repaired } = self.counts;
+        remark(format!("{rows} rows of {roots} roots: {faults} faults, {marked} parked or deferred, {late} late"));
+        if repaired > 0 {
+            remark(format!("{repaired} roots are delivered again by the relay within seconds, or at its next start"));
+        }
+        match faults {
+            0 => Ok(()),
+            1 => Err(CliError::Unsound("1 root is not as it should be".to_owned())),
+            faults => Err(CliError::Unsound(format!("{faults} roots are not as they should be"))),
+        }
+    }
+}
+
+/// One finding as it is shown.
+#[derive(Debug, Serialize)]
+struct Shown {
+    handler: String,
+    finding: &'static str,
+    domain: String,
+    edition: String,
+    root: String,
+    position: Option<u64>,
+    newest: u64,
+    what: String,
+}
+
+impl Shown {
+    fn new(handler: &HandlerName, keys: &RootKeys, standing: &Standing, finding: &Finding) -> Self {
+        let (word, what) = match finding {
+            Finding::Missing(open) => {
+                ("missing", format!("event {} of {} is not covered; --repair delivers it", open.sequence, open.created_at))
+            }
+            Finding::Late(open) => ("late", format!("event {} of {} is not covered yet", open.sequence, open.created_at)),
+            Finding::Ahead { .. } => (
+                "ahead",
+                "the position is beyond the newest event: what comes up to it is taken for delivered; set it back by hand".to_owned(),
+            ),
+            Finding::Marked(mark) => {
+                (mark.state.as_str(), format!("before event {}: {}", mark.sequence, mark.reason))
+            }
+            Finding::Unexplained(mark) => (
+                "unexplained",
+                format!("parked before event {} without a reason; `parked release` lets it go on", mark.sequence),
+            ),
+            Finding::Hole => (
+                "hole",
+                format!("the table has {} rows from {} to {}", keys.count, keys.first, keys.last),
+            ),
+        };
+        Self {
+            handler: handler.to_string(),
+            finding: word,
+            domain: keys.root.domain().into_owned(),
+            edition: keys.root.edition().into_owned(),
+            root: keys.root.id().to_owned(),
+            position: standing.position.map(|position| position.0),
+            newest: keys.last.0,
+            what,
+        }
+    }
+
+    fn cells(&self) -> [String; 8] {
+        [
+            self.handler.clone(),
+            self.finding.to_owned(),
+            self.domain.clone(),
+            self.edition.clone(),
+            self.root.clone(),
+            self.position.map_or_else(|| "-".to_owned(), |position| position.to_string()),
+            self.newest.to_string(),
+            self.what.clone(),
+        ]
+    }
+}

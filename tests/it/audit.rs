@@ -1,0 +1,118 @@
+//! `audit` against a running relay: what was broken by hand is found, and mended where it can be.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use angzarr_relay::aws::AwsClients;
+use angzarr_relay::storage::TableNames;
+use aws_sdk_dynamodb::types::AttributeValue;
+use serde_json::Value;
+
+use crate::embedded::clients;
+use crate::outage::{Service, billing, dynamo_with_tables, has_all_it_takes, serve};
+use crate::support::{RelayHome, Writer, until};
+
+/// The findings of an audit by root, and whether it said that all is well.
+fn audit(home: &RelayHome, arguments: &[&str]) -> (bool, BTreeMap<String, Value>) {
+    let arguments = [&["audit", "--json", "--late-after", "0s"], arguments].concat();
+    let (sound, stdout, stderr) = home.command(&arguments);
+    let findings = stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let findings: BTreeMap<String, Value> =
+        findings.map(|finding| (finding["root"].as_str().unwrap().to_owned(), finding)).collect();
+    assert!(stderr.contains("roots:"), "{stderr}");
+    (sound, findings)
+}
+
+/// Sets a position by hand, or takes it away.
+async fn set_position(aws: &AwsClients, root: &str, sequence: Option<u64>) {
+    let table = TableNames::from_prefix(RelayHome::PREFIX).positions;
+    let key = AttributeValue::S(format!("billing#orders#angzarr#{root}"));
+    if let Some(sequence) = sequence {
+        let put = aws.dynamodb.put_item().table_name(table).item("pk", key);
+        let put = put.item("sequence", AttributeValue::N(sequence.to_string()));
+        put.item("updated_at", AttributeValue::S("2026-01-31T12:00:00Z".into())).send().await.unwrap();
+    } else {
+        aws.dynamodb.delete_item().table_name(table).key("pk", key).send().await.unwrap();
+    }
+}
+
+async fn remove_event(aws: &AwsClients, root: &str, sequence: u64) {
+    let table = TableNames::from_prefix(RelayHome::PREFIX).events;
+    let remove = aws.dynamodb.delete_item().table_name(table);
+    let remove = remove.key("pk", AttributeValue::S(format!("orders#angzarr#{root}")));
+    remove.key("sk", AttributeValue::N(sequence.to_string())).send().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_broken_by_hand_is_found_and_mended_where_it_can_be() {
+    let dynamo = dynamo_with_tables().await;
+    let aws = clients(Some(dynamo.endpoint()), None).await;
+    let mut writer = Writer::new(&aws);
+    let service = Arc::new(Mutex::new(Service { refused: Some("r3".into()), ..Service::default() }));
+    let url = serve(service.clone()).await;
+    let home = RelayHome::new();
+    home.configure(dynamo.endpoint(), &billing(&url, "projector", "flush_interval = \"50ms\""));
+    let mut relay = home.start().await;
+    writer.append_to(0..10, 6).await;
+    until("the other roots are through", async || has_all_it_takes(&service, &writer)).await;
+    until("nothing but the parked root is found", async || {
+        let (sound, findings) = audit(&home, &[]);
+        (sound && findings.len() == 1 && findings["r3"]["finding"] == "parked").then_some(())
+    })
+    .await;
+
+    // A position that is gone, one that was set back, one set beyond the newest event, and an event that is gone.
+    set_position(&aws, "r0", None).await;
+    set_position(&aws, "r1", Some(2)).await;
+    set_position(&aws, "r2", Some(60)).await;
+    remove_event(&aws, "r4", 2).await;
+    let (sound, findings) = audit(&home, &[]);
+    assert!(!sound);
+    let found: Vec<(&str, &str)> =
+        findings.iter().map(|(root, finding)| (root.as_str(), finding["finding"].as_str().unwrap())).collect();
+    assert_eq!(found, [("r0", "missing"), ("r1", "missing"), ("r2", "ahead"), ("r3", "parked"), ("r4", "hole")]);
+    assert!(findings["r1"]["what"].as_str().unwrap().starts_with("event 3 "), "{findings:?}");
+
+    let (sound, _) = audit(&home, &["--repair"]);
+    assert!(!sound, "what was wrong is told though it was ordered to be mended");
+    until("what was missing is delivered, and the rest is told still", async || {
+        let (_, findings) = audit(&home, &[]);
+        findings.keys().eq(["r2", "r3", "r4"]).then_some(())
+    })
+    .await;
+    // Positions say what was delivered: without them it is delivered again, from behind them on and in order.
+    let taken = service.lock().unwrap().taken.clone();
+    assert_eq!(taken["r0"], [0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5]);
+    assert_eq!(taken["r1"], [0, 1, 2, 3, 4, 5, 3, 4, 5]);
+
+    // The relay is stopped: what it has not been given is missing; at its next start it is not any more.
+    assert!(relay.terminate().await.success(), "{}", relay.output());
+    writer.append_to(5..7, 1).await;
+    let (sound, findings) = audit(&home, &["--handler", "billing"]);
+    assert!(!sound && findings.contains_key("r5") && findings.contains_key("r6"), "{findings:?}");
+    let mut relay = home.start().await;
+    until("it is delivered", async || audit(&home, &[]).1.keys().eq(["r2", "r3", "r4"]).then_some(())).await;
+    assert!(relay.terminate().await.success(), "{}", relay.output());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_saga_is_given_nothing_again_unless_it_is_said() {
+    let dynamo = dynamo_with_tables().await;
+    let aws = clients(Some(dynamo.endpoint()), None).await;
+    let mut writer = Writer::new(&aws);
+    let service = Arc::new(Mutex::new(Service::default()));
+    let url = serve(service.clone()).await;
+    let home = RelayHome::new();
+    home.configure(dynamo.endpoint(), &billing(&url, "saga", "start = \"beginning\""));
+    let mut relay = home.start().await;
+    writer.append_to(0..3, 2).await;
+    until("all is through", async || has_all_it_takes(&service, &writer)).await;
+    until("all is well", async || audit(&home, &[]).0.then_some(())).await;
+    set_position(&aws, "r1", Some(0)).await;
+    audit(&home, &["--repair"]);
+    let (_, findings) = audit(&home, &["--repair", "--rerun-side-effects"]);
+    assert_eq!(findings["r1"]["finding"], "missing", "the first was refused");
+    until("it is delivered", async || (service.lock().unwrap().taken["r1"] == [0, 1, 1]).then_some(())).await;
+    until("all is well", async || audit(&home, &[]).1.is_empty().then_some(())).await;
+    assert!(relay.terminate().await.success(), "{}", relay.output());
+}
