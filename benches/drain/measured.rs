@@ -149,6 +149,7 @@ async fn relay(job: &Job, handlers: usize) -> Figures {
         scan: Arc::new(TableScan::new(&aws, &tables.events, pace, scan_progress.clone())),
         scan_progress,
         jobs: table.clone(),
+        lives: table.clone(),
         stream: Arc::new(DynamoStream::connect(&aws, &tables.events).await.unwrap()),
         events: Arc::new(EventStore::new(&aws, &tables.events, random.clone())),
         positions: positions.clone(),

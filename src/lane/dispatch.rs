@@ -36,11 +36,12 @@ impl Lanes {
             self.probe_first();
         }
         let roots_max = match gate {
-            Gate::Open => limits.roots.max(1),
-            Gate::Probe => 1,
+            Gate::Open if !self.is_careful() => limits.roots.max(1),
+            Gate::Open | Gate::Probe => 1,
             Gate::Closed(_) => return None,
         };
-        let room = self.settings.max_in_flight.saturating_sub(self.roots_in_flight);
+        let in_flight_max = if self.is_careful() { 1 } else { self.settings.max_in_flight };
+        let room = in_flight_max.saturating_sub(self.roots_in_flight);
         if limits.roots > 1 && self.groups_in_flight >= GROUPS_IN_FLIGHT_MAX {
             return None;
         }
@@ -103,7 +104,7 @@ impl Lanes {
         let course = self.courses.get(slot)?;
         let active = course.active.as_deref()?;
         let (mut events, mut bytes, mut expected) = (Vec::new(), 0, course.sequencer.next());
-        let singly = active.singly.is_some_and(|through| expected <= through);
+        let singly = self.is_careful() || active.singly.is_some_and(|through| expected <= through);
         let events_max = if singly { 1 } else { self.settings.limits.events_per_root.max(1) };
         for row in &active.queue {
             let Ok(event) = row else { break };
@@ -139,6 +140,7 @@ impl Lanes {
         self.counters.took(took);
         for (batch, answer) in answers {
             self.roots_in_flight = self.roots_in_flight.saturating_sub(1);
+            self.careful = self.careful.saturating_sub(1);
             let Some(slot) = self.courses.find(&batch.root) else { continue };
             match answer {
                 Ok(accepted) if accepted.events > 0 => {

@@ -91,6 +91,8 @@ pub struct Lanes {
     pub(crate) ready: VecDeque<Slot>,
     pub(crate) roots_in_flight: usize,
     pub(crate) groups_in_flight: usize,
+    /// Events still to be given one by one.
+    pub(crate) careful: u32,
     pub(crate) outage: Outage,
     /// Why the receiver is down, while it is.
     pub(crate) down_reason: String,
@@ -144,6 +146,7 @@ impl Lanes {
             ready: VecDeque::new(),
             roots_in_flight: 0,
             groups_in_flight: 0,
+            careful: 0,
             phases: 0,
             timers: BinaryHeap::new(),
             dirty: Vec::new(),
@@ -167,6 +170,18 @@ impl Lanes {
     #[must_use]
     pub fn knowing(self, known: KnownPositions) -> Self {
         Self { known, ..self }
+    }
+
+    /// Gives the first events one by one: the life before ended uncleanly, perhaps by one of them.
+    #[must_use]
+    pub fn careful(self, events: u32) -> Self {
+        Self { careful: events, ..self }
+    }
+
+    /// Whether events are given one by one.
+    #[must_use]
+    pub fn is_careful(&self) -> bool {
+        self.careful > 0
     }
 
     /// Pauses the handler, or lets it go on: while paused nothing is taken and nothing handed to it; what is in flight

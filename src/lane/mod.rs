@@ -26,6 +26,7 @@ mod repair;
 mod gauges;
 mod progress;
 mod safety;
+mod delivery;
 mod task;
 
 pub use glob::Glob;

@@ -45,6 +45,9 @@ pub struct LaneSettings {
     /// Roots remembered with their positions while nothing is to be done for them; one with something to do takes the
     /// place of two.
     pub idle_roots_max: usize,
+    /// After an unclean end: so many events are given one by one, each noted before, so that one that ends the process is
+    /// found.
+    pub careful_events: u32,
     /// Roots that may be stuck before the lanes stop pulling.
     pub stuck_roots_max: usize,
 }
@@ -93,6 +96,7 @@ impl Default for LaneSettings {
             checkpoint_hold: Duration::from_mins(1),
             queued_bytes_max: 4 << 20,
             idle_roots_max: 20_000,
+            careful_events: 1_000,
             stuck_roots_max: 10_000,
         }
     }

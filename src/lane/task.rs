@@ -6,11 +6,8 @@
 //! on drop all of it stops at once, as in a crash.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::future::poll_fn;
-use std::panic::{AssertUnwindSafe, resume_unwind};
-use std::pin::pin;
+use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -21,11 +18,12 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
+use super::delivery::{Delivered, deliver, deliver_noted};
 use super::safety::SafetyWatch;
 use super::{Effect, KnownPositions, LaneSettings, Lanes, MarkOrder, Progress, Repaired, Subscription};
 use crate::event::Root;
-use crate::handler::{Accepted, Handler, HandlerError, HandlerName, RootBatch};
-use crate::relay_table::{Checkpoint, CheckpointStore};
+use crate::handler::{Handler, HandlerName, RootBatch};
+use crate::relay_table::{Checkpoint, CheckpointStore, Lives, Suspect};
 use crate::storage::{Advance, Advanced, EventSource, MarkStore, Marking, PositionStore, Standing, StorageError};
 use crate::stream::{Feed, LaneFeed, LaneId, ShardId, StreamPoint, with_causes};
 use crate::telemetry::{Health, names};
@@ -45,6 +43,9 @@ const TASKS_AFTER_SLOW: u32 = 1000;
 
 /// So many effects are started before the lanes look again at what has come in.
 const EFFECTS_MAX: usize = 256;
+
+/// How long noting a clean end may take.
+const END_MAX: Duration = Duration::from_secs(2);
 
 /// The part of the grace period that deliveries in flight may take; the rest is for positions and checkpoints.
 const GRACE_FOR_DELIVERIES: f64 = 0.6;
@@ -70,6 +71,12 @@ pub struct LanesParts {
     pub marks: Arc<dyn MarkStore>,
     /// Whether an operator has paused it.
     pub paused: bool,
+    /// Where its lives are noted.
+    pub lives: Arc<dyn Lives>,
+    /// Whether its last life ended uncleanly, and the event it was being given then, where that was noted.
+    pub unclean: bool,
+    /// See `unclean`.
+    pub suspect: Option<Suspect>,
     /// Where its checkpoints are.
     pub checkpoints: Arc<dyn CheckpointStore>,
     /// How long a stop may take.
@@ -121,8 +128,6 @@ pub struct LanesTask {
     tasks_owed: u32,
 }
 
-type Delivered = (Vec<(RootBatch, Result<Accepted, HandlerError>)>, Duration);
-
 enum Done {
     Loaded(Vec<(Root, Standing)>),
     Repaired(Root, Repaired),
@@ -130,6 +135,8 @@ enum Done {
     Checkpointed(LaneId, Checkpoint, Result<(), StorageError>),
     Marked(MarkOrder, Result<Marking, StorageError>),
     Deferred(Vec<Root>),
+    /// No event is suspected any more.
+    Cleared,
 }
 
 impl LanesTask {
@@ -143,6 +150,8 @@ impl LanesTask {
         let lanes = Lanes::new(parts.name.clone(), parts.subscription.clone(), settings, parts.random.clone());
         let mut lanes = lanes.knowing(known);
         lanes.pause(parts.paused);
+        let careful = if parts.unclean { parts.settings.careful_events } else { 0 };
+        let lanes = lanes.careful(careful);
         Self {
             lanes,
             checkpoint_age: gauge!(names::CHECKPOINT_AGE, "handler" => parts.name.as_str().to_owned()),
@@ -197,6 +206,8 @@ impl LanesTask {
             }
         }
         self.drain(&beat).await;
+        // Should this fail, the next life begins more carefully than it must.
+        timeout(END_MAX, self.parts.lives.end(&self.parts.name)).await.ok();
     }
 
     fn obey(&mut self, order: LaneOrder) {
@@ -314,6 +325,10 @@ impl LanesTask {
     /// Calls the handler. One that answers at once, as code in this process may, costs no task; one that computes long
     /// before its first wait gets tasks, so that it neither holds up these lanes nor is held to one core.
     fn deliver(&mut self, group: Vec<RootBatch>) {
+        if self.lanes.is_careful() {
+            self.deliveries.spawn(deliver_noted(self.parts.clone(), group));
+            return;
+        }
         let began = Instant::now();
         let mut delivery = Box::pin(deliver(self.parts.clone(), group, began));
         if self.tasks_owed > 0 {
@@ -341,7 +356,15 @@ impl LanesTask {
     fn take_delivered(&mut self, (answers, took): Delivered, now: Instant) {
         let taken = answers.iter().filter_map(|(_, answer)| answer.as_ref().ok()).map(|accepted| accepted.events);
         self.progress.delivered(taken.sum());
+        let careful = self.lanes.is_careful();
         self.lanes.delivered(answers, took, now);
+        if careful && !self.lanes.is_careful() {
+            let parts = self.parts.clone();
+            self.jobs.spawn(async move {
+                until_done(&parts, "relay table", || parts.lives.clear(&parts.name)).await;
+                Done::Cleared
+            });
+        }
     }
 
     fn take_job(&mut self, done: Result<Done, JoinError>) {
@@ -359,6 +382,7 @@ impl LanesTask {
                 self.lanes.marked(order, result, now);
             }
             Ok(Done::Deferred(roots)) => self.lanes.resume(roots),
+            Ok(Done::Cleared) => {}
             Ok(Done::Checkpointed(lane, checkpoint, result)) => {
                 report(&self.parts.health, "write checkpoints", result.as_ref().err());
                 if self.lanes.checkpointed(lane, checkpoint, result.is_ok(), now)
@@ -416,26 +440,6 @@ impl LanesTask {
 /// While draining, failed writes are tried again after so long.
 const DRAIN_TURN: Duration = Duration::from_millis(100);
 
-/// Calls the handler, and counts the time from `began`.
-async fn deliver(parts: Arc<LanesParts>, group: Vec<RootBatch>, began: Instant) -> Delivered {
-    let limit = parts.settings.deliver_timeout;
-    let answered = {
-        let mut call = pin!(AssertUnwindSafe(answers(&*parts.handler, &group)).catch_unwind());
-        // Who answers at once needs no timer.
-        match poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await {
-            Poll::Ready(answered) => Ok(answered),
-            Poll::Pending => timeout(limit, call).await,
-        }
-    };
-    let answers = match answered {
-        Ok(Ok(answers)) => answers,
-        Ok(Err(_panic)) => same(&group, || HandlerError::retry("the handler panicked")),
-        Err(_elapsed) => same(&group, || HandlerError::retry(format!("the handler took longer than {limit:?}"))),
-    };
-    let missing = std::iter::repeat_with(|| Err(HandlerError::retry("the handler did not answer for this root")));
-    (group.into_iter().zip(answers.into_iter().chain(missing)).collect(), began.elapsed())
-}
-
 async fn carry_out(parts: &LanesParts, mut order: MarkOrder) -> (MarkOrder, Result<Marking, StorageError>) {
     let result = match &mut order {
         MarkOrder::Mark { root, covered, mark } => {
@@ -450,17 +454,6 @@ async fn carry_out(parts: &LanesParts, mut order: MarkOrder) -> (MarkOrder, Resu
     (order, result)
 }
 
-async fn answers(handler: &dyn Handler, group: &[RootBatch]) -> Vec<Result<Accepted, HandlerError>> {
-    match group {
-        [batch] => vec![handler.deliver(batch).await],
-        group => handler.deliver_group(group).await,
-    }
-}
-
-fn same(group: &[RootBatch], error: impl Fn() -> HandlerError) -> Vec<Result<Accepted, HandlerError>> {
-    group.iter().map(|_| Err(error())).collect()
-}
-
 fn report(health: &Health, subject: &str, failed: Option<&StorageError>) {
     match failed {
         Some(error) => health.problem(subject, with_causes(error)),
@@ -469,7 +462,7 @@ fn report(health: &Health, subject: &str, failed: Option<&StorageError>) {
 }
 
 /// Tries until it works: nothing can go on without the answer.
-async fn until_done<T, F>(parts: &LanesParts, subject: &str, mut attempt: impl FnMut() -> F) -> T
+pub(super) async fn until_done<T, F>(parts: &LanesParts, subject: &str, mut attempt: impl FnMut() -> F) -> T
 where
     F: Future<Output = Result<T, StorageError>>,
 {

@@ -203,6 +203,7 @@ impl RelayBuilder {
             scan: Arc::new(TableScan::new(&clients, &tables.events, pace, scan_progress.clone())),
             scan_progress,
             jobs: table.clone(),
+            lives: table.clone(),
             stream: Arc::new(stream),
             events: Arc::new(EventStore::new(&clients, &tables.events, random.clone())),
             positions: Arc::new(DynamoPositions::new(&clients, &tables.positions, clock.clone())),

@@ -7,6 +7,7 @@
 mod ports;
 mod jobs;
 mod shards;
+mod start;
 mod run;
 mod receivers;
 mod builder;

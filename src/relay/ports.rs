@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::backfill::{JobStore, ScanProgress, TableSource};
 use crate::handler::{Handler, HandlerName};
 use crate::lane::{LaneSettings, Subscription, UNWRITTEN_ROOTS_ABOVE};
-use crate::relay_table::{CheckpointStore, HandlerRegistry, Start};
+use crate::relay_table::{CheckpointStore, HandlerRegistry, Lives, Start};
 use crate::storage::{EventSource, MarkStore, PositionStore};
 use crate::stream::StreamSource;
 use crate::telemetry::Health;
@@ -31,6 +31,8 @@ pub struct RelayPorts {
     pub scan: Arc<dyn TableSource>,
     /// How much `scan` has read.
     pub scan_progress: ScanProgress,
+    /// The relay's table: how lives end.
+    pub lives: Arc<dyn Lives>,
     /// The relay's table: jobs.
     pub jobs: Arc<dyn JobStore>,
     /// Wall time.

@@ -1,6 +1,6 @@
 //! Running a relay: handlers are registered, tasks spawned, and on cancellation everything is stopped and joined.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use futures_util::future::join_all;
 use tokio::sync::mpsc;
@@ -11,25 +11,19 @@ use tracing::{debug, info};
 
 use super::jobs::JobPorts;
 use super::shards::{HandlerLanes, Shards};
+use super::start::{Started, start};
 use super::{HandlerSpec, RelayPorts, RelaySettings};
-use crate::backfill::{Job, Seen};
 use crate::event::Root;
 use crate::handler::HandlerName;
-use crate::lane::{KnownPositions, LaneOrder, LaneSettings, LanesParts, LanesTask, Progress};
-use crate::relay_table::Checkpoint;
+use crate::lane::{KnownPositions, LaneOrder, LanesParts, LanesTask, Progress};
 use crate::storage::{Standing, StorageError};
-use crate::stream::{Budget, ReaderParts, ShardId, with_causes};
+use crate::stream::{Budget, ReaderParts, with_causes};
 use crate::telemetry::names;
-use crate::time::{Backoff, BackoffPolicy};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Orders of the keeper of the shards that may wait for one handler's lanes.
 const ORDERS_MAX: usize = 256;
-
-/// The waits between attempts to reach the relay's table at the start.
-const START_BACKOFF: BackoffPolicy =
-    BackoffPolicy { initial: Duration::from_millis(200), max: Duration::from_secs(10) };
 
 /// Pages of the positions table (1 MB each, some 10,000 positions) read ahead at the start.
 const PRELOAD_PAGES_MAX: usize = 4;
@@ -112,7 +106,9 @@ impl Relay {
         let starts = self.handlers.iter().map(|spec| start(&self.ports, &self.settings, spec, count, &cancel));
         let (started, mut known) = tokio::join!(join_all(starts), preload(&self.ports, &names));
         for ((spec, (_, progress)), started) in self.handlers.into_iter().zip(&self.progress).zip(started) {
-            let Some(Started { settings, checkpoints, paused, seen, job }) = started else { return Ok(()) };
+            let Some(Started { settings, checkpoints, paused, seen, job, life, parked }) = started else {
+                return Ok(());
+            };
             let (orders, ordered) = mpsc::channel(ORDERS_MAX);
             ordered_by.push((spec.name.clone(), orders.clone()));
             let (name, started_at) = (spec.name.clone(), settings.started_at);
@@ -126,7 +122,10 @@ impl Relay {
                 positions: self.ports.positions.clone(),
                 marks: self.ports.marks.clone(),
                 paused,
-                known: known.remove(&spec.name).unwrap_or_default(),
+                lives: self.ports.lives.clone(),
+                unclean: life.unclean,
+                suspect: life.suspect,
+                known: known.remove(&spec.name).filter(|_| !parked).unwrap_or_default(),
                 checkpoints: self.ports.checkpoints.clone(),
                 shutdown_grace: self.settings.shutdown_grace,
                 safety_alarm: self.settings.safety_alarm,
@@ -189,15 +188,6 @@ fn shards(ports: &RelayPorts, settings: &RelaySettings, budget: Budget, handlers
     Shards::new(readers, jobs, (settings.reconcile_interval, settings.on_trim), handlers)
 }
 
-/// What a handler starts with.
-struct Started {
-    settings: LaneSettings,
-    checkpoints: BTreeMap<ShardId, Checkpoint>,
-    paused: bool,
-    seen: Option<Seen>,
-    job: Option<Job>,
-}
-
 /// How often the orders of operators are looked at.
 const ORDERS_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -244,44 +234,3 @@ async fn preload(ports: &RelayPorts, handlers: &[HandlerName]) -> HashMap<Handle
     }
     positions.into_iter().map(|(handler, found)| (handler, KnownPositions::new(found, preloaded.complete))).collect()
 }
-
-/// Registers a handler and loads its checkpoints; none when cancelled before the relay's table could be reached.
-async fn start(
-    ports: &RelayPorts,
-    settings: &RelaySettings,
-    spec: &HandlerSpec,
-    handlers: usize,
-    cancel: &CancellationToken,
-) -> Option<Started> {
-    let mut backoff = Backoff::new(START_BACKOFF, ports.random.clone());
-    loop {
-        let attempt = async {
-            tokio::try_join!(
-                ports.registry.register(&spec.name, spec.start, ports.clock.now()),
-                ports.checkpoints.load(&spec.name),
-                ports.registry.paused(),
-                ports.jobs.seen(&spec.name),
-                ports.jobs.job(&spec.name),
-            )
-        };
-        // Not waited for when the relay stops: an answer may take longer than the grace period.
-        let error = match cancel.run_until_cancelled(attempt).await? {
-            Ok((registration, checkpoints, paused, seen, job)) => {
-                ports.health.mended(RELAY_TABLE);
-                let mut settings = settings.bounded(&spec.settings, handlers);
-                settings.started_at = registration.started_at;
-                return Some(Started { settings, checkpoints, paused: paused.contains(&spec.name), seen, job });
-            }
-            Err(error) => error,
-        };
-        ports.health.problem(RELAY_TABLE, with_causes(&error));
-        tokio::select! {
-            biased;
-            () = cancel.cancelled() => return None,
-            () = tokio::time::sleep(backoff.next_wait()) => {}
-        }
-    }
-}
-
-/// The subject of the relay's table in the health report.
-const RELAY_TABLE: &str = "relay table";

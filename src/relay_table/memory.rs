@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-use super::{Checkpoint, CheckpointStore, HandlerRegistry, Registration, Start};
+use super::{Checkpoint, CheckpointStore, HandlerRegistry, Life, Lives, Registration, Start, Suspect};
 use crate::backfill::{Job, JobStore, Scanned, Seen};
 use crate::event::Timestamp;
 use crate::handler::HandlerName;
@@ -24,6 +24,7 @@ struct Rows {
     jobs: BTreeMap<HandlerName, Job>,
     progress: BTreeMap<HandlerName, BTreeMap<ShardId, Scanned>>,
     seen: BTreeMap<HandlerName, Seen>,
+    lives: BTreeMap<HandlerName, Life>,
 }
 
 impl MemoryRelayTable {
@@ -109,6 +110,33 @@ impl JobStore for MemoryRelayTable {
 
     async fn put_seen(&self, handler: &HandlerName, seen: &Seen) -> Result<(), StorageError> {
         self.with(|rows| rows.seen.insert(handler.clone(), seen.clone()));
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Lives for MemoryRelayTable {
+    async fn begin(&self, handler: &HandlerName) -> Result<Life, StorageError> {
+        Ok(self.with(|rows| {
+            let life = rows.lives.entry(handler.clone()).or_default();
+            let before = life.clone();
+            life.unclean = true;
+            before
+        }))
+    }
+
+    async fn suspect(&self, handler: &HandlerName, suspect: &Suspect) -> Result<(), StorageError> {
+        self.with(|rows| rows.lives.entry(handler.clone()).or_default().suspect = Some(suspect.clone()));
+        Ok(())
+    }
+
+    async fn clear(&self, handler: &HandlerName) -> Result<(), StorageError> {
+        self.with(|rows| rows.lives.entry(handler.clone()).or_default().suspect = None);
+        Ok(())
+    }
+
+    async fn end(&self, handler: &HandlerName) -> Result<(), StorageError> {
+        self.with(|rows| rows.lives.insert(handler.clone(), Life::default()));
         Ok(())
     }
 }

@@ -7,6 +7,7 @@
 
 mod dynamo;
 mod jobs;
+mod lives;
 mod memory;
 
 pub use dynamo::RelayTable;
@@ -16,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 
-use crate::event::Timestamp;
+use crate::event::{Root, Sequence, Timestamp};
 use crate::handler::HandlerName;
 use crate::storage::StorageError;
 use crate::stream::{ShardId, StreamSequence};
@@ -82,4 +83,37 @@ pub trait HandlerRegistry: Send + Sync {
 
     /// The handlers that an operator has paused.
     async fn paused(&self) -> Result<BTreeSet<HandlerName>, StorageError>;
+}
+
+/// The event that a handler was being given, alone, when its process may have ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Suspect {
+    /// Its root.
+    pub root: Root,
+    /// Its sequence.
+    pub sequence: Sequence,
+    /// How often it was given with this noted before; its first attempt was not.
+    pub attempts: u32,
+}
+
+/// How a handler's life before this one ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Life {
+    /// It did not stop by itself: the process was killed, or ended with an event in a handler's hands.
+    pub unclean: bool,
+    /// The event it was being given, where that was noted.
+    pub suspect: Option<Suspect>,
+}
+
+/// Keeps how the lives of handlers begin and end.
+#[async_trait]
+pub trait Lives: Send + Sync {
+    /// Notes that a life begins; answers how the one before ended.
+    async fn begin(&self, handler: &HandlerName) -> Result<Life, StorageError>;
+    /// Notes the event that the handler is about to be given.
+    async fn suspect(&self, handler: &HandlerName, suspect: &Suspect) -> Result<(), StorageError>;
+    /// Forgets it.
+    async fn clear(&self, handler: &HandlerName) -> Result<(), StorageError>;
+    /// Notes that the life ended as it should.
+    async fn end(&self, handler: &HandlerName) -> Result<(), StorageError>;
 }

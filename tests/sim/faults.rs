@@ -10,7 +10,9 @@ use angzarr_relay::backfill::{
 };
 use angzarr_relay::event::{Root, Sequence, Timestamp};
 use angzarr_relay::handler::HandlerName;
-use angzarr_relay::relay_table::{Checkpoint, CheckpointStore, HandlerRegistry, Registration, Start};
+use angzarr_relay::relay_table::{
+    Checkpoint, CheckpointStore, HandlerRegistry, Life, Lives, Registration, Start, Suspect,
+};
 use angzarr_relay::storage::{
     Advance, Advanced, EventSource, Mark, MarkStore, Marking, PositionStore, RowPage, Skip, Standing, StorageError,
 };
@@ -368,5 +370,33 @@ impl HandlerRegistry for Faulty {
 
     async fn paused(&self) -> Result<BTreeSet<HandlerName>, StorageError> {
         self.world.table.paused().await
+    }
+}
+
+#[async_trait]
+impl Lives for Faulty {
+    async fn begin(&self, handler: &HandlerName) -> Result<Life, StorageError> {
+        self.latency().await;
+        if self.strikes() {
+            return Err(self.unavailable("UpdateItem"));
+        }
+        self.world.table.begin(handler).await
+    }
+
+    async fn suspect(&self, handler: &HandlerName, suspect: &Suspect) -> Result<(), StorageError> {
+        self.latency().await;
+        if self.strikes() {
+            return Err(self.unavailable("UpdateItem"));
+        }
+        self.world.happened("event given alone");
+        self.world.table.suspect(handler, suspect).await
+    }
+
+    async fn clear(&self, handler: &HandlerName) -> Result<(), StorageError> {
+        self.world.table.clear(handler).await
+    }
+
+    async fn end(&self, handler: &HandlerName) -> Result<(), StorageError> {
+        self.world.table.end(handler).await
     }
 }

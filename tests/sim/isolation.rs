@@ -1,8 +1,10 @@
 //! Named cases of the contract on the same ports: a stream that reorders and drops, a handler that fails for one root,
-//! one that is a hundred times slower than another, an outage. Each is a case the seeds may meet, here alone and in
+//! one that is a hundred times slower than another, an outage, an event that ends the process. Each is a case the seeds may meet, here alone and in
 //! the plain.
 
 use std::collections::BTreeMap;
+use std::future::pending;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,12 +13,13 @@ use angzarr_relay::event::{Event, Root, Sequence, Timestamp};
 use angzarr_relay::handler::{Accepted, Handler, HandlerError, HandlerName, RootBatch};
 use angzarr_relay::lane::{LaneSettings, OnFailure, Subscription};
 use angzarr_relay::relay::{HandlerSpec, Relay, RelayPorts, RelaySettings};
-use angzarr_relay::relay_table::{MemoryRelayTable, Start};
-use angzarr_relay::storage::{MemoryEvents, MemoryPositions};
+use angzarr_relay::relay_table::{Life, Lives as _, MemoryRelayTable, Start};
+use angzarr_relay::storage::{MarkState, MemoryEvents, MemoryPositions};
 use angzarr_relay::stream::{Change, MemoryStream, ShardId};
 use angzarr_relay::telemetry::Health;
 use angzarr_relay::time::{Clock, Random};
 use async_trait::async_trait;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -72,11 +75,22 @@ impl Store {
     }
 
     fn start(&self, handlers: &[(&str, Arc<Recorder>)], max_in_flight: usize) -> (JoinHandle<()>, CancellationToken) {
+        let settings = LaneSettings { max_in_flight, on_failure: OnFailure::Block, ..LaneSettings::default() };
+        let handlers = handlers.iter().map(|(name, handler)| (*name, handler.clone() as Arc<dyn Handler>));
+        self.start_with(handlers.collect(), &settings)
+    }
+
+    fn start_with(
+        &self,
+        handlers: Vec<(&str, Arc<dyn Handler>)>,
+        settings: &LaneSettings,
+    ) -> (JoinHandle<()>, CancellationToken) {
         let scan_progress = ScanProgress::default();
         let ports = RelayPorts {
             scan: Arc::new(MemoryScan::new(self.events.clone(), scan_progress.clone(), 1000)),
             scan_progress,
             jobs: Arc::new(self.table.clone()),
+            lives: Arc::new(self.table.clone()),
             stream: Arc::new(self.stream.clone()),
             events: Arc::new(self.events.clone()),
             positions: Arc::new(self.positions.clone()),
@@ -87,14 +101,14 @@ impl Store {
             random: Random::seeded(1),
             health: self.health.clone(),
         };
-        let specs = (handlers.iter())
+        let specs = (handlers.into_iter())
             .map(|(name, handler)| HandlerSpec {
                 name: HandlerName::new(name).unwrap(),
-                handler: handler.clone(),
+                handler,
                 // Within the stream: nothing is to be built from the table first.
                 start: Start::At(began_at()),
                 subscription: Subscription::everything(),
-                settings: LaneSettings { max_in_flight, on_failure: OnFailure::Block, ..LaneSettings::default() },
+                settings: settings.clone(),
             })
             .collect();
         let cancel = CancellationToken::new();
@@ -266,4 +280,87 @@ async fn an_outage_stops_nothing_for_good_and_repeats_nothing() {
     cancel.cancel();
     running.await.unwrap();
     down.assert_in_order_once(1000, 10);
+}
+
+/// Ends the process when it is given one event, and counts how often it was given it.
+struct Killer {
+    recorder: Arc<Recorder>,
+    fatal: (Root, Sequence),
+    given: AtomicU32,
+    killed: Notify,
+}
+
+#[async_trait]
+impl Handler for Killer {
+    async fn deliver(&self, batch: &RootBatch) -> Result<Accepted, HandlerError> {
+        if batch.root == self.fatal.0 && batch.events.iter().any(|event| event.sequence == self.fatal.1) {
+            self.given.fetch_add(1, Ordering::Relaxed);
+            self.killed.notify_one();
+            return pending().await;
+        }
+        self.recorder.deliver(batch).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn exactly_the_root_that_ends_the_process_is_parked() {
+    const ATTEMPTS: u32 = 4;
+    let (store, roots): (Store, Vec<Root>) = (Store::new(), (0..50).map(root).collect());
+    for sequence in 0..3 {
+        for root in &roots {
+            store.push(store.commit(root, sequence));
+        }
+    }
+    let recorder = Recorder::new(Duration::from_millis(5), |batch| Ok(Accepted::all(batch)));
+    let killer = Arc::new(Killer {
+        recorder: recorder.clone(),
+        fatal: (roots[7].clone(), Sequence(1)),
+        given: AtomicU32::new(0),
+        killed: Notify::new(),
+    });
+    let settings = LaneSettings { max_in_flight: 50, attempts_max: ATTEMPTS, ..LaneSettings::default() };
+    let mut ends = 0;
+    loop {
+        let (running, cancel) = store.start_with(vec![("view", killer.clone())], &settings);
+        let ended = tokio::time::timeout(Duration::from_mins(5), killer.killed.notified()).await.is_ok();
+        if !ended {
+            cancel.cancel();
+            running.await.unwrap();
+            break;
+        }
+        ends += 1;
+        running.abort();
+        assert!(running.await.is_err());
+        assert!(ends <= ATTEMPTS, "it ends again and again");
+    }
+    assert_eq!((ends, killer.given.load(Ordering::Relaxed)), (ATTEMPTS, ATTEMPTS));
+    let view = HandlerName::new("view").unwrap();
+    for (number, root) in roots.iter().enumerate() {
+        let standing = store.positions.standing(&view, root);
+        if number == 7 {
+            assert_eq!(standing.position, Some(Sequence(0)));
+            let mark = standing.mark.unwrap();
+            assert_eq!((mark.state, mark.sequence, mark.attempts), (MarkState::Parked, Sequence(1), ATTEMPTS));
+        } else {
+            assert_eq!((standing.position, standing.mark), (Some(Sequence(2)), None), "{root}");
+            let mut taken = recorder.taken.lock().unwrap()[root].clone();
+            taken.dedup();
+            assert!(taken.ends_with(&[2]) && taken.contains(&0) && taken.contains(&1), "{root} {taken:?}");
+        }
+    }
+
+    // After a clean end nothing is noted any more.
+    let (running, cancel) = store.start_with(vec![("view", killer)], &settings);
+    store.push(store.commit(&roots[0], 3));
+    until_taken(&recorder, &roots[0], 3).await;
+    cancel.cancel();
+    running.await.unwrap();
+    assert_eq!(store.table.begin(&view).await.unwrap(), Life::default());
+}
+
+/// Waits until a root's event was taken.
+async fn until_taken(recorder: &Recorder, root: &Root, sequence: u64) {
+    while recorder.taken.lock().unwrap().get(root).is_none_or(|taken| taken.last() != Some(&sequence)) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }

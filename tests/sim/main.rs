@@ -89,6 +89,7 @@ fn the_faults_really_happen() {
         "event delivered again",
         "stream trimmed",
         "page scanned",
+        "event given alone",
         "scan throttled",
         "backfill",
         "reconcile",

@@ -182,6 +182,7 @@ fn relay(plan: &Plan, world: &World, began: Instant) -> Relay {
         scan: Arc::new(FaultyScan::new(ports.clone(), scan_progress.clone())),
         scan_progress,
         jobs: ports.clone(),
+        lives: ports.clone(),
         stream: ports.clone(),
         events: ports.clone(),
         positions: ports.clone(),
@@ -211,6 +212,7 @@ fn relay(plan: &Plan, world: &World, began: Instant) -> Relay {
                 checkpoint_interval: Duration::from_secs(2),
                 queued_bytes_max: 2000,
                 idle_roots_max: 4,
+                careful_events: 5,
                 on_failure: OnFailure::Block,
                 checkpoint_hold: Duration::from_secs(4),
                 ..LaneSettings::default()

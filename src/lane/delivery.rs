@@ -1,0 +1,66 @@
+//! One call of a handler: its time limit, its panics, and, when care is taken, the note that goes before it.
+
+use std::future::poll_fn;
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tokio::time::{Instant, timeout};
+
+use super::LanesParts;
+use super::task::until_done;
+use crate::handler::{Accepted, Handler, HandlerError, RootBatch};
+use crate::relay_table::Suspect;
+
+/// What a call brought, and how long it took.
+pub(super) type Delivered = (Vec<(RootBatch, Result<Accepted, HandlerError>)>, Duration);
+
+/// Notes the event, alone in its group, and calls the handler: should the process end meanwhile, the note says with what.
+pub(super) async fn deliver_noted(parts: Arc<LanesParts>, group: Vec<RootBatch>) -> Delivered {
+    if let Some(suspect) = suspect(&parts, &group) {
+        until_done(&parts, "relay table", || parts.lives.suspect(&parts.name, &suspect)).await;
+    }
+    deliver(parts, group, Instant::now()).await
+}
+
+fn suspect(parts: &LanesParts, group: &[RootBatch]) -> Option<Suspect> {
+    let batch = group.first()?;
+    let sequence = batch.events.first()?.sequence;
+    let before = parts.suspect.as_ref().filter(|before| before.root == batch.root && before.sequence == sequence);
+    let attempts = before.map_or(0, |before| before.attempts) + 1;
+    Some(Suspect { root: batch.root.clone(), sequence, attempts })
+}
+
+/// Calls the handler, and counts the time from `began`.
+pub(super) async fn deliver(parts: Arc<LanesParts>, group: Vec<RootBatch>, began: Instant) -> Delivered {
+    let limit = parts.settings.deliver_timeout;
+    let answered = {
+        let mut call = pin!(AssertUnwindSafe(answers(&*parts.handler, &group)).catch_unwind());
+        // Who answers at once needs no timer.
+        match poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await {
+            Poll::Ready(answered) => Ok(answered),
+            Poll::Pending => timeout(limit, call).await,
+        }
+    };
+    let answers = match answered {
+        Ok(Ok(answers)) => answers,
+        Ok(Err(_panic)) => same(&group, || HandlerError::retry("the handler panicked")),
+        Err(_elapsed) => same(&group, || HandlerError::retry(format!("the handler took longer than {limit:?}"))),
+    };
+    let missing = std::iter::repeat_with(|| Err(HandlerError::retry("the handler did not answer for this root")));
+    (group.into_iter().zip(answers.into_iter().chain(missing)).collect(), began.elapsed())
+}
+
+async fn answers(handler: &dyn Handler, group: &[RootBatch]) -> Vec<Result<Accepted, HandlerError>> {
+    match group {
+        [batch] => vec![handler.deliver(batch).await],
+        group => handler.deliver_group(group).await,
+    }
+}
+
+fn same(group: &[RootBatch], error: impl Fn() -> HandlerError) -> Vec<Result<Accepted, HandlerError>> {
+    group.iter().map(|_| Err(error())).collect()
+}

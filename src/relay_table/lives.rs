@@ -1,0 +1,102 @@
+//! The rows of lives in the relay's table: `pk = lives`, `sk` = handler, `running` BOOL, and while a handler is given its
+//! events carefully `suspect_root` S (its key), `suspect_sequence` N, `suspect_attempts` N.
+
+use async_trait::async_trait;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity, ReturnValue};
+
+use super::dynamo::{PK, SK};
+use super::{Life, Lives, RelayTable, Suspect};
+use crate::event::Root;
+use crate::handler::HandlerName;
+use crate::storage::StorageError;
+use crate::storage::call::{Item, number, sequence_of, text, text_of};
+
+const LIVES: &str = "lives";
+const RUNNING: &str = "running";
+const SUSPECT_ROOT: &str = "suspect_root";
+const SUSPECT_SEQUENCE: &str = "suspect_sequence";
+const SUSPECT_ATTEMPTS: &str = "suspect_attempts";
+
+/// What the row said before; a suspect that cannot be read is none.
+fn decode(item: &Item) -> Life {
+    let suspect = || {
+        let root = Root::parse(text_of(item, SUSPECT_ROOT)?).ok()?;
+        let attempts = u32::try_from(sequence_of(item, SUSPECT_ATTEMPTS)?.0).ok()?;
+        Some(Suspect { root, sequence: sequence_of(item, SUSPECT_SEQUENCE)?, attempts })
+    };
+    let running = item.get(RUNNING).and_then(|value| value.as_bool().ok()) == Some(&true);
+    Life { unclean: running, suspect: suspect().filter(|_| running) }
+}
+
+impl RelayTable {
+    async fn live(
+        &self,
+        handler: &HandlerName,
+        expression: &str,
+        values: impl IntoIterator<Item = (&'static str, AttributeValue)>,
+    ) -> Result<Option<Item>, StorageError> {
+        let call = self.call("UpdateItem", "dynamodb:UpdateItem");
+        let mut request = (self.client.update_item())
+            .table_name(&self.table)
+            .key(PK, text(LIVES))
+            .key(SK, text(handler.as_str()))
+            .update_expression(expression)
+            .return_values(ReturnValue::AllOld)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        for (name, value) in values {
+            request = request.expression_attribute_values(name, value);
+        }
+        let answer = call.make(request.send()).await?;
+        call.consumed(answer.consumed_capacity());
+        Ok(answer.attributes)
+    }
+}
+
+#[async_trait]
+impl Lives for RelayTable {
+    async fn begin(&self, handler: &HandlerName) -> Result<Life, StorageError> {
+        let before = self.live(handler, "SET running = :running", [(":running", AttributeValue::Bool(true))]).await?;
+        Ok(before.as_ref().map(decode).unwrap_or_default())
+    }
+
+    async fn suspect(&self, handler: &HandlerName, suspect: &Suspect) -> Result<(), StorageError> {
+        let values = [
+            (":root", text(suspect.root.key())),
+            (":sequence", number(suspect.sequence)),
+            (":attempts", AttributeValue::N(suspect.attempts.to_string())),
+        ];
+        let set = "SET suspect_root = :root, suspect_sequence = :sequence, suspect_attempts = :attempts";
+        self.live(handler, set, values).await.map(|_| ())
+    }
+
+    async fn clear(&self, handler: &HandlerName) -> Result<(), StorageError> {
+        self.live(handler, "REMOVE suspect_root, suspect_sequence, suspect_attempts", []).await.map(|_| ())
+    }
+
+    async fn end(&self, handler: &HandlerName) -> Result<(), StorageError> {
+        let ended = [(":running", AttributeValue::Bool(false))];
+        let set = "SET running = :running REMOVE suspect_root, suspect_sequence, suspect_attempts";
+        self.live(handler, set, ended).await.map(|_| ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Sequence;
+
+    #[test]
+    fn a_suspect_counts_only_after_an_unclean_end() {
+        let root = Root::new("orders", "", "1").unwrap();
+        let mut item = Item::from([
+            (RUNNING.to_owned(), AttributeValue::Bool(true)),
+            (SUSPECT_ROOT.to_owned(), text(root.key())),
+            (SUSPECT_SEQUENCE.to_owned(), number(Sequence(7))),
+            (SUSPECT_ATTEMPTS.to_owned(), AttributeValue::N("2".into())),
+        ]);
+        let suspect = Some(Suspect { root, sequence: Sequence(7), attempts: 2 });
+        assert_eq!(decode(&item), Life { unclean: true, suspect });
+        item.insert(RUNNING.to_owned(), AttributeValue::Bool(false));
+        assert_eq!(decode(&item), Life::default());
+    }
+}
