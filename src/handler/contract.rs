@@ -119,6 +119,11 @@ pub trait Handler: Send + Sync + 'static {
         GroupLimits::default()
     }
 
+    /// Whether what it accepts has its position written with it; then nobody else writes one.
+    fn commits_positions(&self) -> bool {
+        false
+    }
+
     /// Takes several roots at once, for receivers with calls of their own that carry many; answers for each in the
     /// order given.
     async fn deliver_group(&self, group: &[RootBatch]) -> Vec<Result<Accepted, HandlerError>> {

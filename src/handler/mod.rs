@@ -10,6 +10,7 @@ mod function;
 mod http;
 mod jsonl;
 mod kinesis;
+mod transactional;
 #[cfg(test)]
 mod testing;
 
@@ -19,3 +20,4 @@ pub use http::{HeaderValueSource, HttpBatch, HttpHandler, HttpSettings, HttpSett
 pub use jsonl::{JsonlError, JsonlHandler};
 pub use kinesis::{KinesisFormat, KinesisHandler, KinesisSettings};
 pub use name::{HandlerKind, HandlerName, HandlerNameError};
+pub use transactional::{Projection, Transactional, WRITES_MAX};

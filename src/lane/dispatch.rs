@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use super::course::{Phase, Why};
+use super::course::{Durable, Phase, Why};
 use super::courses::Slot;
 use super::lanes::GROUPS_IN_FLIGHT_MAX;
 use super::outage::Gate;
@@ -163,8 +163,14 @@ impl Lanes {
         let Some(course) = self.courses.get_mut(slot) else { return };
         course.sequencer.cover(through);
         let next = course.sequencer.next();
+        let committed = self.settings.commits_positions;
+        if committed {
+            (course.durable, course.filtered) = (Durable::At(through), 0);
+        }
         let Some(active) = course.active.as_deref_mut() else { return };
-        active.accepted = active.accepted.max(Some(through));
+        if !committed {
+            active.accepted = active.accepted.max(Some(through));
+        }
         (active.failures, active.failing_since) = (0, None);
         active.moved_at = Some(now);
         let before = active.queued_bytes;
@@ -172,8 +178,10 @@ impl Lanes {
             active.dequeue();
         }
         self.queued_bytes -= before - active.queued_bytes;
-        self.mark_dirty(slot, now);
-        if self.settings.flush_interval.is_zero() {
+        if !committed {
+            self.mark_dirty(slot, now);
+        }
+        if self.settings.flush_interval.is_zero() && !committed {
             self.enter(slot, Phase::Settling);
             self.release_pins(slot, now);
         } else {

@@ -28,6 +28,8 @@ pub struct LaneSettings {
     pub max_in_flight: usize,
     /// How much the handler takes at once.
     pub limits: GroupLimits,
+    /// The handler writes the position of what it accepts with its own effects.
+    pub commits_positions: bool,
     /// The longest one delivery may take.
     pub deliver_timeout: Duration,
     /// The waits between attempts at one root; a root that failed for good is tried again at the longest.
@@ -88,6 +90,7 @@ impl Default for LaneSettings {
             hole_timeout: Duration::from_secs(10),
             max_in_flight: 64,
             limits: GroupLimits::default(),
+            commits_positions: false,
             deliver_timeout: Duration::from_secs(30),
             retry: BackoffPolicy { initial: Duration::from_millis(100), max: Duration::from_secs(30) },
             attempts_max: 10,

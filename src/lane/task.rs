@@ -146,6 +146,7 @@ impl LanesTask {
         let known = std::mem::take(&mut parts.known);
         let mut settings = parts.settings.clone();
         settings.limits = parts.handler.limits();
+        settings.commits_positions = parts.handler.commits_positions();
         let (notify, notices) = mpsc::unbounded_channel();
         let lanes = Lanes::new(parts.name.clone(), parts.subscription.clone(), settings, parts.random.clone());
         let mut lanes = lanes.knowing(known);

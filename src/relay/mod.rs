@@ -6,6 +6,7 @@
 
 mod ports;
 mod jobs;
+mod kept;
 mod shards;
 mod start;
 mod run;

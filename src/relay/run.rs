@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::jobs::JobPorts;
-use super::shards::{HandlerLanes, Shards};
+use super::kept::HandlerLanes;
+use super::shards::{Shards, list_all};
 use super::start::{Started, start};
 use super::{HandlerSpec, RelayPorts, RelaySettings};
 use crate::event::Root;
@@ -104,7 +105,8 @@ impl Relay {
         let count = self.handlers.len();
         let names: Vec<HandlerName> = self.handlers.iter().map(|spec| spec.name.clone()).collect();
         let starts = self.handlers.iter().map(|spec| start(&self.ports, &self.settings, spec, count, &cancel));
-        let (started, mut known) = tokio::join!(join_all(starts), preload(&self.ports, &names));
+        let listing = cancel.run_until_cancelled(list_all(&*self.ports.stream));
+        let (started, mut known, listed) = tokio::join!(join_all(starts), preload(&self.ports, &names), listing);
         for ((spec, (_, progress)), started) in self.handlers.into_iter().zip(&self.progress).zip(started) {
             let Some(Started { settings, checkpoints, paused, seen, job, life, parked }) = started else {
                 return Ok(());
@@ -136,7 +138,9 @@ impl Relay {
             lanes.spawn(LanesTask::new(parts, progress.clone()).run(ordered, report.clone(), stop.clone()));
         }
         drop(report);
-        let shards = shards(&self.ports, &self.settings, self.budget, kept);
+        // What could not be listed is listed again, and named, by the keeper.
+        let listed = listed.and_then(Result::ok);
+        let shards = shards(&self.ports, &self.settings, self.budget, kept).knowing(listed);
         let mut keeper = JoinSet::new();
         keeper.spawn(shards.run(reports, stop.clone()));
         let mut operators = JoinSet::new();

@@ -17,17 +17,14 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::jobs::{JobPorts, PROGRESS_INTERVAL, Running, reader_parts};
+use super::jobs::{JobPorts, PROGRESS_INTERVAL, reader_parts};
+use super::kept::{HandlerLanes, Kept};
 use super::{OnTrim, RelayError};
-use crate::backfill::{self, Job, JobKind, Need, Seen, Segment};
-use crate::event::Timestamp;
-use crate::handler::HandlerName;
+use crate::backfill::{self, JobKind, Seen, Segment};
 use crate::lane::{LaneOrder, LaneReport};
 use crate::relay_table::Checkpoint;
-use crate::storage::StorageError;
 use crate::stream::{
-    Feed, LaneId, Lineage, Lost, ReaderParts, Shard, ShardId, ShardReader, StreamError, StreamPoint, StreamSource,
-    with_causes,
+    Feed, LaneId, Lost, ReaderParts, Shard, ShardId, ShardReader, StreamError, StreamPoint, StreamSource, with_causes,
 };
 use crate::telemetry::names;
 use crate::time::{Backoff, BackoffPolicy};
@@ -55,29 +52,6 @@ const JOBS: &str = "jobs";
 /// How often it is noted that the handlers follow the stream.
 const SEEN_INTERVAL: Duration = Duration::from_mins(10);
 
-/// One handler as the keeper of the shards sees it.
-pub(super) struct HandlerLanes {
-    pub(super) name: HandlerName,
-    pub(super) orders: mpsc::Sender<LaneOrder>,
-    pub(super) checkpoints: BTreeMap<ShardId, Checkpoint>,
-    pub(super) started_at: Option<Timestamp>,
-    pub(super) seen: Option<Seen>,
-    pub(super) job: Option<Job>,
-}
-
-struct Kept {
-    handler: HandlerLanes,
-    lineage: Lineage,
-    /// The job under way.
-    running: Option<Running>,
-    /// A job that is needed and not begun yet.
-    need: Need,
-    /// The stream it follows; none before its first sight of one.
-    follows: Option<String>,
-    /// What is older is delivered, or found by a job that began then.
-    complete_since: Timestamp,
-}
-
 /// Keeps the shards of one stream.
 pub(super) struct Shards {
     parts: ReaderParts,
@@ -89,6 +63,8 @@ pub(super) struct Shards {
     /// The handler of each open lane.
     lanes: BTreeMap<LaneId, (usize, ShardId)>,
     lost: mpsc::UnboundedReceiver<Lost>,
+    /// A listing that nobody has looked at yet.
+    listed: Option<Vec<Shard>>,
     feeds: BTreeMap<ShardId, Feed>,
     readers: JoinSet<ShardId>,
     searches: JoinSet<Vec<Shard>>,
@@ -121,6 +97,7 @@ impl Shards {
             handlers: handlers.into_iter().map(Kept::new).collect(),
             lanes: BTreeMap::new(),
             lost,
+            listed: None,
             feeds: BTreeMap::new(),
             readers: JoinSet::new(),
             searches: JoinSet::new(),
@@ -129,6 +106,11 @@ impl Shards {
             reading: state("reading"),
             waiting: state("waiting"),
         }
+    }
+
+    /// Takes a listing that was made beforehand.
+    pub(super) fn knowing(self, listed: Option<Vec<Shard>>) -> Self {
+        Self { listed, ..self }
     }
 
     /// Runs until cancelled. Readers and searches stop with it, and so does whatever it waits for itself: an answer of
@@ -164,7 +146,11 @@ impl Shards {
             }
             let released = self.work_on_jobs().await?;
             if released || Instant::now() >= reconcile_at {
-                let outcome = match list_all(&*self.parts.source).await {
+                let listing = match self.listed.take() {
+                    Some(shards) => Ok(shards),
+                    None => list_all(&*self.parts.source).await,
+                };
+                let outcome = match listing {
                     Ok(shards) => {
                         self.parts.health.mended(DISCOVERY);
                         self.reconcile(&shards).await?
@@ -360,105 +346,8 @@ impl Shards {
 /// The keeper's loop turns at least so often.
 const TURN_MAX: Duration = Duration::from_secs(10);
 
-impl Kept {
-    fn new(handler: HandlerLanes) -> Self {
-        let finished = (handler.checkpoints.iter())
-            .filter(|(_, checkpoint)| **checkpoint == Checkpoint::Finished)
-            .map(|(shard, _)| shard.clone());
-        Self {
-            lineage: Lineage::with_finished(finished),
-            running: None,
-            need: None,
-            follows: None,
-            complete_since: Timestamp::from_unix_millis(0),
-            handler,
-        }
-    }
-
-    /// Learns which stream there is, and what that means for the handler.
-    fn look(&mut self, stream: &str, listed: &BTreeSet<ShardId>, now: Timestamp) {
-        let need = match &self.follows {
-            Some(follows) if follows == stream => return,
-            Some(follows) => Some((JobKind::Reconcile, backfill::other_stream(follows))),
-            None => {
-                let HandlerLanes { started_at, seen, job, checkpoints, .. } = &self.handler;
-                // A new handler has missed nothing; one that was there needs what it has not read.
-                if let (None, None) = (seen, job) {
-                    self.complete_since = now;
-                }
-                let known =
-                    backfill::Known { started_at: *started_at, seen: seen.as_ref(), job: job.as_ref(), checkpoints };
-                backfill::at_first_sight(known, backfill::Listed { stream, shards: listed, now })
-            }
-        };
-        self.need = self.need.take().or(need);
-        self.follows = Some(stream.to_owned());
-    }
-
-    /// Notes what the handler needs because records were trimmed. They were 24 hours old: a job that began since then
-    /// finds them.
-    fn misses(&mut self, need: Need, now: Timestamp) {
-        let finds = |running: &Running| now.since(running.job().started_at) < backfill::STREAM_KEEPS;
-        if !self.running.as_ref().is_some_and(finds) {
-            self.need = self.need.take().or(need);
-        }
-    }
-
-    /// Whether its lanes may read shards of the stream: not before it is known what the handler needs, nor while it is
-    /// built from the table.
-    fn reads_the_stream(&self) -> bool {
-        let held = self.running.as_ref().is_some_and(Running::holds);
-        let to_be_held = matches!(self.need, Some((JobKind::Backfill, _)));
-        self.follows.is_some() && !held && !to_be_held
-    }
-
-    fn segments(&self) -> Vec<Shard> {
-        self.running.as_ref().map(Running::segments).unwrap_or_default()
-    }
-
-    /// Goes on with the handler's job as far as it goes now; true when its lanes may read the stream from here on.
-    async fn work(&mut self, ports: &JobPorts) -> Result<bool, StorageError> {
-        if self.follows.is_none() {
-            return Ok(false);
-        }
-        if let Some(job) = self.handler.job.take_if(|job| job.finished_at.is_none()) {
-            match ports.resume(&self.handler.name, job.clone(), &self.handler.checkpoints).await {
-                Ok(running) => self.runs(running),
-                Err(error) => {
-                    self.handler.job = Some(job);
-                    return Err(error);
-                }
-            }
-        }
-        let mut released = false;
-        if let Some(running) = &mut self.running {
-            if running.is_complete() {
-                running.complete(ports).await?;
-                released = running.holds();
-                self.need = self.need.take().or_else(|| backfill::after_job(running.job(), ports.clock.now()));
-                self.running = None;
-            } else {
-                running.note(ports).await;
-            }
-        }
-        if self.running.is_none()
-            && let Some((kind, reason)) = &self.need
-        {
-            let running = ports.begin(&self.handler.name, *kind, reason).await?;
-            self.need = None;
-            self.runs(running);
-        }
-        Ok(released)
-    }
-
-    fn runs(&mut self, running: Running) {
-        self.complete_since = running.job().started_at;
-        self.lineage.observe(&running.segments());
-        self.running = Some(running);
-    }
-}
-
-async fn list_all(source: &dyn StreamSource) -> Result<Vec<Shard>, StreamError> {
+/// All shards of a stream.
+pub(super) async fn list_all(source: &dyn StreamSource) -> Result<Vec<Shard>, StreamError> {
     let (mut shards, mut after) = (Vec::new(), None);
     loop {
         let page = source.shards(after.as_ref()).await?;
@@ -492,6 +381,8 @@ fn shown(count: usize) -> f64 {
 mod tests {
     use super::*;
     use crate::backfill::{MemoryScan, ScanProgress};
+    use crate::event::Timestamp;
+    use crate::handler::HandlerName;
     use crate::relay_table::MemoryRelayTable;
     use crate::storage::MemoryEvents;
     use crate::stream::{Budget, MemoryStream};

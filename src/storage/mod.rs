@@ -12,6 +12,7 @@ mod mark;
 pub(crate) mod mark_store;
 mod memory;
 mod position_advance;
+mod position_commit;
 mod position_store;
 mod snapshot_store;
 mod table_check;
@@ -23,6 +24,7 @@ pub use event_store::EventStore;
 pub use mark::{Mark, MarkState, MarkStore, Marking, Skip, Standing};
 pub use mark_store::DynamoMarks;
 pub use memory::{MemoryEvents, MemoryPositions};
+pub use position_commit::{Commit, Committed};
 pub use position_store::{DynamoPositions, PositionCursor, PositionPage, PositionRow};
 pub use snapshot_store::{Snapshot, SnapshotPut, SnapshotStore};
 pub use tables::{

@@ -7,11 +7,14 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use aws_sdk_dynamodb::types::StreamViewType;
 use aws_sdk_dynamodbstreams::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodbstreams::types::{self as sdk, AttributeValue, OperationType, ShardFilterType, ShardIteratorType};
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::{
     Change, Fetched, Record, RecordPage, Shard, ShardId, ShardIterator, ShardPage, StreamError, StreamPoint,
@@ -23,6 +26,8 @@ use crate::time::Clock;
 
 /// Shards a page of DescribeStream holds at most: the service's limit.
 const SHARDS_PAGE_MAX: i32 = 100;
+/// Which stream is the latest is not looked at again for so long: the first listing follows the search for it.
+const LOOK_HOLDS: Duration = Duration::from_millis(250);
 /// Records one GetRecords asks for: the service's limit.
 const READ_RECORDS_MAX: i32 = 1000;
 
@@ -39,6 +44,8 @@ pub struct DynamoStream {
 #[derive(Debug)]
 struct Streams {
     latest: Arc<str>,
+    /// When that was found out.
+    looked_at: Instant,
     /// The shards of the latest.
     listed: HashSet<ShardId>,
     /// The stream before it, and its shards: they are read to their end.
@@ -52,7 +59,7 @@ impl DynamoStream {
     /// are missing; otherwise as the call failed.
     pub async fn connect(clients: &AwsClients, events_table: &str) -> Result<Self, StreamError> {
         let latest = latest_stream(clients, events_table).await?.into();
-        let streams = Streams { latest, listed: HashSet::new(), earlier: None };
+        let streams = Streams { latest, looked_at: Instant::now(), listed: HashSet::new(), earlier: None };
         Ok(Self {
             clients: clients.clone(),
             events_table: events_table.to_owned(),
@@ -196,10 +203,11 @@ impl StreamSource for DynamoStream {
     }
 
     async fn shards(&self, after: Option<&ShardId>) -> Result<ShardPage, StreamError> {
-        if after.is_none() {
+        if after.is_none() && self.with(|streams| streams.looked_at.elapsed() >= LOOK_HOLDS) {
             // A listing begins with a look which stream it is of.
             let latest: Arc<str> = latest_stream(&self.clients, &self.events_table).await?.into();
             self.with(|streams| {
+                streams.looked_at = Instant::now();
                 let listed = std::mem::take(&mut streams.listed);
                 if latest != streams.latest {
                     streams.earlier = Some((std::mem::replace(&mut streams.latest, latest), listed));

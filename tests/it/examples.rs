@@ -50,6 +50,8 @@ async fn local_shows_where_everything_is_and_the_examples_run_against_it() {
     let mut projector = start(&[example("projector").into()], endpoint);
     let counts = shown(&projector, "{\"Order").await;
     assert!(counts.contains(": "), "{counts}");
+    let mut totals = start(&[example("totals").into()], endpoint);
+    shown(&totals, "order-").await;
     let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/saga.toml");
     let command = [example("saga").into(), "run".into(), "--config".into(), config.into()];
     let mut saga = start(&command, endpoint);
@@ -57,6 +59,7 @@ async fn local_shows_where_everything_is_and_the_examples_run_against_it() {
 
     assert!(saga.terminate().await.success(), "{}", saga.output());
     projector.kill();
+    totals.kill();
     assert!(local.terminate().await.success(), "{}", local.output());
     let summary = local.output();
     assert!(summary.contains("stopped after"), "{summary}");

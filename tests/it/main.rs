@@ -54,3 +54,4 @@ mod snapshots;
 mod stream;
 mod tables;
 mod tidy;
+mod transactional;

@@ -1,0 +1,116 @@
+//! A position written together with a handler's own writes: all of it or nothing (contract clause 9).
+//!
+//! The condition is equality with the position the writes were computed from: that is the fence against another life, or
+//! another replica, that has applied the same events. A request that is repeated with its token is applied once.
+
+use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
+use aws_sdk_dynamodb::types::{CancellationReason, ReturnConsumedCapacity, TransactWriteItem, Update};
+
+use super::call::{Call, number, text};
+use super::event_append::cancelled_by;
+use super::position_store::{PK, SEQUENCE, UPDATED_AT, position_key};
+use super::{DynamoPositions, StorageError};
+use crate::aws::{AwsFailure, classify_code, observe};
+use crate::event::{Root, Sequence};
+use crate::handler::HandlerName;
+
+/// A position to be written with other writes.
+#[derive(Debug, Clone)]
+pub struct Commit {
+    /// Whose position.
+    pub root: Root,
+    /// What the table must hold: none for no position.
+    pub base: Option<Sequence>,
+    /// The new position.
+    pub to: Sequence,
+    /// The other writes, at most 99; none of them on the positions table.
+    pub writes: Vec<TransactWriteItem>,
+    /// The same for every attempt at the same writes.
+    pub token: String,
+}
+
+/// What became of a [`Commit`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Committed {
+    /// All of it was written.
+    Done,
+    /// The table holds another position; nothing was written.
+    Moved,
+    /// A condition of this one of the other writes, from 0, does not hold; nothing was written.
+    Refused(usize),
+}
+
+impl DynamoPositions {
+    fn position(&self, handler: &HandlerName, commit: &Commit) -> TransactWriteItem {
+        let mut position = Update::builder()
+            .table_name(&self.table)
+            .key(PK, text(position_key(handler, &commit.root)))
+            .update_expression("SET #sequence = :to, #updated_at = :now")
+            .expression_attribute_names("#sequence", SEQUENCE)
+            .expression_attribute_names("#updated_at", UPDATED_AT)
+            .expression_attribute_values(":to", number(commit.to))
+            .expression_attribute_values(":now", text(self.clock.now().to_string()));
+        position = match commit.base {
+            Some(base) => {
+                position.condition_expression("#sequence = :base").expression_attribute_values(":base", number(base))
+            }
+            None => position.condition_expression("attribute_not_exists(#sequence)"),
+        };
+        let position = position.build().expect("key and expression are set");
+        TransactWriteItem::builder().update(position).build()
+    }
+
+    /// Writes a position and a handler's own writes in one transaction.
+    ///
+    /// # Errors
+    /// As the call failed. It may have been applied all the same when no answer came: repeat it as it is.
+    pub async fn commit(&self, handler: &HandlerName, commit: &Commit) -> Result<Committed, StorageError> {
+        let call = Call { operation: "TransactWriteItems", action: "dynamodb:UpdateItem", table: &self.table };
+        let position = self.position(handler, commit);
+        let request = (self.client.transact_write_items())
+            .set_transact_items(Some([&[position], &commit.writes[..]].concat()))
+            .client_request_token(&commit.token)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        match observe(call.operation, request.send()).await {
+            Ok(answer) => {
+                call.consumed(answer.consumed_capacity());
+                Ok(Committed::Done)
+            }
+            Err(error) => match error.as_service_error() {
+                Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
+                    let reasons = cancelled.cancellation_reasons();
+                    match cancelled_by(call, reasons) {
+                        Some(error) => Err(error),
+                        None => Ok(refusal(reasons)),
+                    }
+                }
+                _ => Err(call.failed(error)),
+            },
+        }
+    }
+}
+
+/// Which condition did not hold; the position's is the first.
+fn refusal(reasons: &[CancellationReason]) -> Committed {
+    let failed = |reason: &CancellationReason| {
+        reason.code().is_some_and(|code| classify_code(code, reason.message()) == AwsFailure::ConditionFailed)
+    };
+    match reasons.iter().position(failed) {
+        None | Some(0) => Committed::Moved,
+        Some(at) => Committed::Refused(at - 1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_condition_that_does_not_hold_is_named() {
+        let reasons = |codes: &[&str]| -> Vec<CancellationReason> {
+            codes.iter().map(|code| CancellationReason::builder().code(*code).build()).collect()
+        };
+        assert_eq!(refusal(&reasons(&["ConditionalCheckFailed", "None"])), Committed::Moved);
+        assert_eq!(refusal(&reasons(&["None", "None", "ConditionalCheckFailed"])), Committed::Refused(1));
+    }
+}

@@ -1,0 +1,227 @@
+//! A handler that applies each event exactly once: stopped at every one of its awaits, beside itself, and in a relay.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::Poll;
+
+use angzarr_relay::aws::AwsClients;
+use angzarr_relay::config::{Config, Environment};
+use angzarr_relay::event::{Event, Sequence, Timestamp};
+use angzarr_relay::handler::{Accepted, Handler as _, HandlerError, HandlerName, Projection, RootBatch, Transactional};
+use angzarr_relay::relay::Relay;
+use angzarr_relay::storage::{DynamoPositions, PositionStore as _, TableNames};
+use angzarr_relay::time::Clock;
+use async_trait::async_trait;
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
+    TransactWriteItem, Update,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::embedded::{clients, root, tables};
+use crate::outage::dynamo_with_tables;
+use crate::support::{RelayHome, Writer, until};
+
+const MODEL: &str = "it-model";
+
+/// Counts the events of each root in a table of its own, and how often it was asked.
+struct Counts(Arc<AtomicU32>);
+
+fn add(root: &str, events: usize) -> TransactWriteItem {
+    let update = Update::builder()
+        .table_name(MODEL)
+        .key("pk", AttributeValue::S(root.to_owned()))
+        .update_expression("ADD events :events")
+        .expression_attribute_values(":events", AttributeValue::N(events.to_string()));
+    TransactWriteItem::builder().update(update.build().unwrap()).build()
+}
+
+#[async_trait]
+impl Projection for Counts {
+    async fn writes(&self, batch: &RootBatch) -> Result<Vec<TransactWriteItem>, HandlerError> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(vec![add(batch.root.id(), batch.events.len())])
+    }
+}
+
+/// Makes so many writes for an event as its sequence says, on items of their own.
+struct Many;
+
+#[async_trait]
+impl Projection for Many {
+    async fn writes(&self, batch: &RootBatch) -> Result<Vec<TransactWriteItem>, HandlerError> {
+        let each = batch.events.iter().flat_map(|event| (0..40).map(move |item| (event.sequence.0, item)));
+        Ok(each.map(|(sequence, item)| add(&format!("{}-{sequence}-{item}", batch.root.id()), 1)).collect())
+    }
+}
+
+async fn counted(aws: &AwsClients, item: &str) -> Option<u64> {
+    let get = aws.dynamodb.get_item().table_name(MODEL).key("pk", AttributeValue::S(item.to_owned()));
+    let found = get.consistent_read(true).send().await.unwrap().item?;
+    found["events"].as_n().unwrap().parse().ok()
+}
+
+fn handler_name() -> HandlerName {
+    HandlerName::new("counts").unwrap()
+}
+
+fn positions(aws: &AwsClients, names: &TableNames) -> DynamoPositions {
+    DynamoPositions::new(aws, &names.positions, Clock::system())
+}
+
+fn batch(id: &str, sequences: std::ops::Range<u64>) -> RootBatch {
+    let event = |sequence| Event {
+        root: root(id),
+        sequence: Sequence(sequence),
+        event_type: "OrderPlaced".into(),
+        payload: vec![1].into(),
+        correlation_id: None,
+        created_at: Timestamp::from_unix_millis(0),
+    };
+    RootBatch { root: root(id), events: sequences.map(|sequence| Arc::new(event(sequence))).collect() }
+}
+
+/// Polls a future so many times at most, then drops it where it stands; none when it was not done by then.
+async fn polled<T>(future: impl Future<Output = T>, mut polls: u32) -> Option<T> {
+    let mut future = pin!(future);
+    poll_fn(|context| {
+        if polls == 0 {
+            return Poll::Ready(None);
+        }
+        polls -= 1;
+        future.as_mut().poll(context).map(Some)
+    })
+    .await
+}
+
+crate::scenarios!(
+    stopped_at_any_await_each_event_counts_once,
+    two_at_once_apply_each_event_once,
+    what_does_not_fit_into_one_transaction_is_cut,
+);
+
+async fn stopped_at_any_await_each_event_counts_once(aws: &AwsClients, prefix: &str) {
+    let names = tables(aws, prefix).await;
+    create_model(aws).await;
+    let asked = Arc::new(AtomicU32::new(0));
+    let handler = || Transactional::new(handler_name(), positions(aws, &names), Counts(asked.clone()));
+    let mut stops = 0;
+    for polls in 1.. {
+        let id = format!("{prefix}-{polls}");
+        // Two batches in one life, so that a remembered position is stopped with as well.
+        let life = async {
+            let handler = handler();
+            handler.deliver(&batch(&id, 0..2)).await.unwrap();
+            handler.deliver(&batch(&id, 2..5)).await.unwrap();
+        };
+        let done = polled(life, polls).await.is_some();
+        // The next life is given all of it again.
+        assert_eq!(handler().deliver(&batch(&id, 0..5)).await.unwrap(), Accepted { events: 5 }, "after {polls} polls");
+        assert_eq!(counted(aws, &id).await, Some(5), "after {polls} polls");
+        let standing = positions(aws, &names).load(&handler_name(), &[root(&id)]).await.unwrap().remove(0);
+        assert_eq!(standing.position, Some(Sequence(4)));
+        stops += 1;
+        if done {
+            break;
+        }
+    }
+    assert!(stops > 3, "it was stopped {stops} times");
+}
+
+async fn two_at_once_apply_each_event_once(aws: &AwsClients, prefix: &str) {
+    let names = tables(aws, prefix).await;
+    create_model(aws).await;
+    let asked = Arc::new(AtomicU32::new(0));
+    let handlers: Vec<_> =
+        (0..2).map(|_| Transactional::new(handler_name(), positions(aws, &names), Counts(asked.clone()))).collect();
+    for from in (0..20).step_by(4) {
+        let batch = batch(prefix, from..from + 4);
+        let (one, two) = tokio::join!(handlers[0].deliver(&batch), handlers[1].deliver(&batch));
+        for answer in [one, two] {
+            // A transaction that meets another is refused, and tried again as the lanes would.
+            if answer.is_err() {
+                until("it is applied", async || handlers[0].deliver(&batch).await.ok()).await;
+            }
+        }
+    }
+    assert_eq!(counted(aws, prefix).await, Some(20));
+    assert!(asked.load(Ordering::Relaxed) > 5, "somebody came too late");
+}
+
+async fn what_does_not_fit_into_one_transaction_is_cut(aws: &AwsClients, prefix: &str) {
+    let names = tables(aws, prefix).await;
+    create_model(aws).await;
+    let handler = Transactional::new(handler_name(), positions(aws, &names), Many);
+    let accepted = handler.deliver(&batch(prefix, 0..5)).await.unwrap();
+    assert_eq!(accepted, Accepted { events: 2 }, "40 writes an event, 99 in all");
+    assert_eq!(counted(aws, &format!("{prefix}-1-39")).await, Some(1));
+    assert_eq!(counted(aws, &format!("{prefix}-2-0")).await, None);
+}
+
+/// The scenarios on DynamoDB Local share one.
+async fn create_model(aws: &AwsClients) {
+    if aws.dynamodb.describe_table().table_name(MODEL).send().await.is_err() {
+        let column = "pk";
+        let key = KeySchemaElement::builder().attribute_name(column).key_type(KeyType::Hash).build().unwrap();
+        let definition = AttributeDefinition::builder().attribute_name(column).attribute_type(ScalarAttributeType::S);
+        let create = aws.dynamodb.create_table().table_name(MODEL).billing_mode(BillingMode::PayPerRequest);
+        let create = create.key_schema(key).attribute_definitions(definition.build().unwrap());
+        // Another scenario may be faster.
+        create.send().await.ok();
+        until("the table is there", async || {
+            aws.dynamodb.describe_table().table_name(MODEL).send().await.ok().map(|_| ())
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_hands_events_to_a_transactional_handler_and_writes_no_position_itself() {
+    let dynamo = dynamo_with_tables().await;
+    let aws = clients(Some(dynamo.endpoint()), None).await;
+    create_model(&aws).await;
+    let names = TableNames::from_prefix(RelayHome::PREFIX);
+    let mut writer = Writer::new(&aws);
+    let config = format!(
+        r#"
+        [storage.dynamo]
+        region = "us-east-1"
+        table_prefix = "{}"
+        endpoint = "{}"
+        [relay]
+        poll_interval_max = "100ms"
+        [telemetry]
+        listen = "127.0.0.1:0"
+        [[handlers]]
+        name = "counts"
+        kind = "projector"
+        subscribe = [{{ domain = "*" }}]
+        "#,
+        RelayHome::PREFIX,
+        dynamo.endpoint()
+    );
+    let config = Config::parse(&config, "the test", &Environment::default()).unwrap();
+    for life in 1..=2 {
+        let handler = Transactional::new(handler_name(), positions(&aws, &names), Counts(Arc::default()));
+        let stop = CancellationToken::new();
+        let relay = Relay::builder(config.clone()).handler("counts", handler).run(stop.clone().cancelled_owned());
+        let test = async {
+            writer.append_to(0..10, 4).await;
+            until("all is counted", async || {
+                for number in 0..10 {
+                    (counted(&aws, &format!("r{number}")).await? == 4 * life).then_some(())?;
+                }
+                Some(())
+            })
+            .await;
+            stop.cancel();
+        };
+        let (outcome, ()) = tokio::join!(relay, test);
+        outcome.unwrap();
+    }
+    let roots: Vec<_> = (0..10).map(|number| root(&format!("r{number}"))).collect();
+    let standings = positions(&aws, &names).load(&handler_name(), &roots).await.unwrap();
+    assert!(standings.iter().all(|standing| standing.position == Some(Sequence(7))), "{standings:?}");
+}
