@@ -33,7 +33,7 @@ impl RootKeys {
     /// Whether a sequence is missing between the first and the last.
     #[must_use]
     pub fn has_hole(&self) -> bool {
-        self.last.0 - self.first.0 + 1 != self.count
+        self.last.0 - self.first.0 != self.count - 1
     }
 }
 

@@ -47,6 +47,8 @@ pub struct Job {
     pub segments: u32,
     /// Why it was begun, for operators.
     pub reason: String,
+    /// The stream there was when it began.
+    pub stream: String,
     /// When it was done; none while it runs.
     pub finished_at: Option<Timestamp>,
 }
@@ -54,8 +56,9 @@ pub struct Job {
 impl Job {
     /// A job that begins now.
     #[must_use]
-    pub fn new(kind: JobKind, started_at: Timestamp, segments: u32, reason: &str) -> Self {
-        Self { kind, started_at, segments, reason: reason.to_owned(), finished_at: None }
+    pub fn new(kind: JobKind, started_at: Timestamp, segments: u32, reason: &str, stream: &str) -> Self {
+        let (reason, stream) = (reason.to_owned(), stream.to_owned());
+        Self { kind, started_at, segments, reason, stream, finished_at: None }
     }
 }
 

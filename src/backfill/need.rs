@@ -26,6 +26,19 @@ pub struct Listed<'a> {
     pub now: Timestamp,
 }
 
+impl Listed<'_> {
+    /// Whether all that was created since then is on the stream: it is that old, and keeps what is no older. What comes
+    /// from now on always is.
+    fn holds(&self, since: Timestamp) -> bool {
+        let age = self.now.since(since);
+        let began = self.shards.iter().filter_map(ShardId::created_unix_millis).min();
+        age < JUST_NOW || (age < STREAM_KEEPS && began.is_some_and(|began| began <= since.unix_millis()))
+    }
+}
+
+/// A handler that starts with what comes was registered so lately.
+const JUST_NOW: Duration = Duration::from_mins(1);
+
 /// What is known of a handler when it sees the stream for the first time in this process.
 #[derive(Debug, Clone, Copy)]
 pub struct Known<'a> {
@@ -45,14 +58,22 @@ pub type Need = Option<(JobKind, String)>;
 /// What a handler needs at its first sight of the stream. One whose job runs goes on with it.
 #[must_use]
 pub fn at_first_sight(known: Known<'_>, listed: Listed<'_>) -> Need {
-    if known.job.is_some_and(|job| job.finished_at.is_none()) {
-        return None;
+    let reconcile = |reason: String| Some((JobKind::Reconcile, reason));
+    match known.job {
+        // It read the table while another stream brought what came behind it; that one's rest is on neither.
+        Some(job) if job.finished_at.is_none() && job.stream != listed.stream => {
+            return reconcile(other_stream(&job.stream));
+        }
+        Some(job) if job.finished_at.is_none() => return None,
+        Some(job) if job.finished_at.is_some_and(|finished_at| after_job(job, finished_at).is_some()) => {
+            return after_job(job, listed.now);
+        }
+        _ => {}
     }
     let Some(seen) = known.seen else {
-        let older = known.started_at.is_none_or(|start| listed.now.since(start) > STREAM_KEEPS);
-        return older.then(|| (JobKind::Backfill, "the handler is new".to_owned()));
+        let within = known.started_at.is_some_and(|start| listed.holds(start));
+        return (!within).then(|| (JobKind::Backfill, "the handler is new".to_owned()));
     };
-    let reconcile = |reason: String| Some((JobKind::Reconcile, reason));
     if seen.stream != listed.stream {
         return reconcile(other_stream(&seen.stream));
     }
@@ -146,7 +167,14 @@ mod tests {
         assert_eq!(from(None), Some(JobKind::Backfill));
         assert_eq!(from(Some(at(900))), Some(JobKind::Backfill));
         assert_eq!(from(Some(at(1000))), None);
-        assert_eq!(from(Some(at(990))), None);
+        assert_eq!(from(Some(at(990))), Some(JobKind::Backfill), "how old the stream is, is not known");
+        let shards = BTreeSet::from([id(&format!("shardId-{:020}-x", 985 * HOUR))]);
+        let none = BTreeMap::new();
+        let since = |start| {
+            let known = Known { started_at: Some(at(start)), seen: None, job: None, checkpoints: &none };
+            kind(&at_first_sight(known, Listed { stream: "now", shards: &shards, now: at(1000) }))
+        };
+        assert_eq!((since(990), since(984)), (None, Some(JobKind::Backfill)));
     }
 
     #[test]
@@ -169,10 +197,18 @@ mod tests {
 
     #[test]
     fn a_job_that_runs_goes_on_and_one_that_took_too_long_is_followed_by_another() {
-        let mut case = Case::seen(1, "before");
-        case.job = Some(Job::new(JobKind::Backfill, at(970), 4, ""));
+        let mut case = Case::seen(999, "now");
+        case.job = Some(Job::new(JobKind::Backfill, at(970), 4, "", "now"));
         assert_eq!(case.need(), None);
-        let mut job = Job::new(JobKind::Backfill, at(970), 4, "");
+        case.job = Some(Job::new(JobKind::Backfill, at(970), 4, "", "before"));
+        assert_eq!(kind(&case.need()), Some(JobKind::Reconcile), "the stream has changed since it began");
+        let mut job = Job::new(JobKind::Backfill, at(970), 4, "", "now");
+        job.finished_at = Some(at(980));
+        case.job = Some(job.clone());
+        assert_eq!(case.need(), None);
+        job.finished_at = Some(at(995));
+        case.job = Some(job.clone());
+        assert_eq!(kind(&case.need()), Some(JobKind::Reconcile), "the one that was to follow was never begun");
         assert_eq!(kind(&after_job(&job, at(1000))), Some(JobKind::Reconcile));
         job.started_at = at(990);
         assert_eq!(after_job(&job, at(1000)), None);

@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn an_iterator_survives_being_written() {
-        let job = Job::new(JobKind::Backfill, Timestamp::from_unix_millis(5), 2, "");
+        let job = Job::new(JobKind::Backfill, Timestamp::from_unix_millis(5), 2, "", "stream");
         let segment = Segment::all(&HandlerName::new("orders").unwrap(), &job).remove(1);
         let place = StreamSequence::of_row(1000, "7", "orders##a\nb@c");
         for (from, expected) in [(StreamPoint::Horizon, None), (StreamPoint::After(place.clone()), Some(place))] {

@@ -69,7 +69,8 @@ mod tests {
     #[test]
     fn a_segment_survives_its_name() {
         for name in ["orders", "a#b%c"] {
-            let job = Job::new(JobKind::Reconcile, Timestamp::from_unix_millis(1_700_000_000_123), 3, "trimmed");
+            let job =
+                Job::new(JobKind::Reconcile, Timestamp::from_unix_millis(1_700_000_000_123), 3, "trimmed", "stream");
             let segments = Segment::all(&HandlerName::new(name).unwrap(), &job);
             assert_eq!(segments.len(), 3);
             for segment in segments {

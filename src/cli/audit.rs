@@ -20,7 +20,9 @@ use crate::handler::{HandlerKind, HandlerName};
 use crate::lane::Subscription;
 use crate::relay::subscription;
 use crate::relay_table::RelayTable;
-use crate::storage::{Consistency, DynamoMarks, DynamoPositions, EventStore, Marking, PositionStore as _, Standing};
+use crate::storage::{
+    Consistency, DynamoMarks, DynamoPositions, EventStore, Marking, PositionStore as _, Standing, StorageError,
+};
 use crate::time::Clock;
 
 /// Batches of roots that wait to be compared.
@@ -178,6 +180,10 @@ impl Audit {
                 remark(format!("{} {done} rows, {roots} roots, {faults} faults", bar(done, rows, false)));
             }
         }
+        // A part that ended early has not been compared.
+        while let Some(ended) = readers.join_next().await {
+            ended.map_err(|error| CliError::Failed(error.into()))?;
+        }
         Ok(())
     }
 
@@ -276,10 +282,13 @@ impl Audit {
             ));
             return Ok(());
         }
-        let ordered = self.marks.redeliver(&audited.name, root, position, REPAIR_REASON).await;
-        match ordered.map_err(|error| self.connection.trouble(error))? {
-            Marking::Done => self.counts.repaired += 1,
-            Marking::Refused => remark(format!("{root} has moved meanwhile and is left as it is")),
+        match self.marks.redeliver(&audited.name, root, position, REPAIR_REASON).await {
+            Ok(Marking::Done) => self.counts.repaired += 1,
+            Ok(Marking::Refused) => remark(format!("{root} has moved meanwhile and is left as it is")),
+            Err(StorageError::Conflict { .. } | StorageError::Throttled { .. }) => {
+                remark(format!("{root} could not be ordered at the moment; repeat the audit"));
+            }
+            Err(error) => return Err(self.connection.trouble(error).into()),
         }
         Ok(())
     }

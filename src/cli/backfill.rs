@@ -214,7 +214,7 @@ mod tests {
         let began = Timestamp::from_unix_millis(0);
         let scanned = Scanned { rows: 400, roots: 40, units: 5.0 };
         let size = TableSize { rows: 1000, bytes: 100_000 };
-        let mut job = Job::new(JobKind::Backfill, began, 4, "the handler is new");
+        let mut job = Job::new(JobKind::Backfill, began, 4, "the handler is new", "stream");
         assert_eq!(Shown::new(&handler, &job, scanned, size).state, "running");
         job.finished_at = Some(began.plus(Duration::from_secs(4)));
         let done = Shown::new(&handler, &job, scanned, size);

@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use super::{Accepted, GroupLimits, Handler, HandlerError, HandlerName, RootBatch};
 use crate::event::{Root, Sequence};
 use crate::storage::{Commit, Committed, DynamoPositions, PositionStore as _, StorageError};
-use crate::time::Random;
+use crate::time::{Backoff, BackoffPolicy, Clock, Random};
 
 /// Writes of a handler in one transaction: DynamoDB's 100, less the position.
 pub const WRITES_MAX: usize = 99;
@@ -24,11 +24,12 @@ pub const WRITES_MAX: usize = 99;
 /// How often writes are computed again because the position had moved.
 const ROUNDS_MAX: u32 = 5;
 
-/// How often a transaction is sent again, as it is, when no answer came.
-const SENDS_MAX: u32 = 4;
+/// How often a transaction is sent, as it is, when no answer came or it met another.
+const SENDS_MAX: u32 = 6;
 
-/// The wait before it is sent again, times the number of sends.
-const SEND_WAIT: Duration = Duration::from_millis(100);
+/// The waits between.
+const SEND_BACKOFF: BackoffPolicy =
+    BackoffPolicy { initial: Duration::from_millis(20), max: Duration::from_millis(500) };
 
 /// Roots whose position is remembered; then all are forgotten, and read again when they are met.
 const BASES_MAX: usize = 10_000;
@@ -47,6 +48,7 @@ pub struct Transactional<P> {
     handler: HandlerName,
     positions: DynamoPositions,
     projection: P,
+    clock: Clock,
     random: Random,
     bases: Mutex<HashMap<Root, Sequence>>,
 }
@@ -55,7 +57,8 @@ impl<P: Projection> Transactional<P> {
     /// The handler `handler`, whose positions are in `positions`: the same name and table as the relay's.
     #[must_use]
     pub fn new(handler: HandlerName, positions: DynamoPositions, projection: P) -> Self {
-        Self { handler, positions, projection, random: Random::from_entropy(), bases: Mutex::default() }
+        let (clock, random) = (Clock::system(), Random::from_entropy());
+        Self { handler, positions, projection, clock, random, bases: Mutex::default() }
     }
 
     fn with_bases<T>(&self, act: impl FnOnce(&mut HashMap<Root, Sequence>) -> T) -> T {
@@ -86,28 +89,41 @@ impl<P: Projection> Transactional<P> {
 
     /// Sends a transaction until there is an answer: the token makes it one, however often it is sent.
     async fn commit(&self, commit: &Commit) -> Result<Committed, HandlerError> {
-        let mut sends = 0;
-        loop {
-            sends += 1;
+        let mut backoff = Backoff::new(SEND_BACKOFF, self.random.clone());
+        for _ in 1..SENDS_MAX {
             match self.positions.commit(&self.handler, commit).await {
-                Err(StorageError::Unavailable { .. }) if sends < SENDS_MAX => sleep(SEND_WAIT * sends).await,
+                Err(StorageError::Unavailable { .. } | StorageError::Conflict { .. }) => {
+                    sleep(backoff.next_wait()).await;
+                }
                 answer => return answer.map_err(failed),
             }
         }
+        self.positions.commit(&self.handler, commit).await.map_err(failed)
     }
 }
 
+/// What is wrong with the writes is the event's fault; what two transactions do to each other passes; all else is about
+/// the tables.
 fn failed(error: StorageError) -> HandlerError {
-    let reason = error.to_string();
+    let reason = format!("the transaction of the handler's writes and its position failed: {error}");
+    let (refused, conflict) =
+        (matches!(error, StorageError::Invalid { .. }), matches!(error, StorageError::Conflict { .. }));
     let source = Some(error.into());
-    HandlerError::Unavailable { reason, after: None, source }
+    match (refused, conflict) {
+        (true, _) => HandlerError::Permanent { reason, source },
+        (_, true) => HandlerError::Retry { reason, after: None, source },
+        _ => HandlerError::Unavailable { reason, after: None, source },
+    }
 }
 
 #[async_trait]
 impl<P: Projection> Handler for Transactional<P> {
     async fn deliver(&self, batch: &RootBatch) -> Result<Accepted, HandlerError> {
-        // Taken out: whoever is stopped in the middle leaves nothing that may be wrong.
-        let mut base = match self.with_bases(|bases| bases.remove(&batch.root)) {
+        // Taken out: whoever is stopped in the middle leaves nothing that may be wrong. What is remembered may be old, so
+        // only a position that was read now says that an event was applied.
+        let first = batch.events.first().map_or(Sequence::FIRST, |event| event.sequence);
+        let remembered = self.with_bases(|bases| bases.remove(&batch.root)).filter(|base| *base < first);
+        let mut base = match remembered {
             Some(base) => Some(base),
             None => self.load(&batch.root).await?,
         };
@@ -120,7 +136,8 @@ impl<P: Projection> Handler for Transactional<P> {
             }
             let (writes, events) = self.fitting(left.clone()).await?;
             let to = left.events[events - 1].sequence;
-            let commit = Commit { root: batch.root.clone(), base, to, writes, token: self.random.token() };
+            let commit =
+                Commit { root: batch.root.clone(), base, to, writes, at: self.clock.now(), token: self.random.token() };
             match self.commit(&commit).await? {
                 Committed::Done => {
                     self.with_bases(|bases| {

@@ -63,7 +63,6 @@ impl Courses {
     }
 
     /// Courses with something to do.
-    #[cfg(test)]
     pub(crate) fn active(&self) -> usize {
         self.active
     }

@@ -19,12 +19,21 @@ use crate::relay_table::Suspect;
 pub(super) type Delivered = (Vec<(RootBatch, Result<Accepted, HandlerError>)>, Duration);
 
 /// Notes the event, alone in its group, and calls the handler: should the process end meanwhile, the note says with what.
+/// One event of the whole process is noted at a time, as long as none of them takes long: else nobody could tell which of
+/// two handlers' events it was.
 pub(super) async fn deliver_noted(parts: Arc<LanesParts>, group: Vec<RootBatch>) -> Delivered {
-    if let Some(suspect) = suspect(&parts, &group) {
+    let alone = timeout(ALONE_WAIT, parts.care.clone().acquire_owned()).await.ok().and_then(Result::ok);
+    if let Some(suspect) = suspect(&parts, &group).filter(|_| alone.is_some()) {
         until_done(&parts, "relay table", || parts.lives.suspect(&parts.name, &suspect)).await;
+        let delivered = deliver(parts.clone(), group, Instant::now()).await;
+        until_done(&parts, "relay table", || parts.lives.clear(&parts.name)).await;
+        return delivered;
     }
     deliver(parts, group, Instant::now()).await
 }
+
+/// The longest an event waits to be noted alone; then it is given without a note, so that a slow handler holds no other.
+const ALONE_WAIT: Duration = Duration::from_millis(200);
 
 fn suspect(parts: &LanesParts, group: &[RootBatch]) -> Option<Suspect> {
     let batch = group.first()?;

@@ -109,8 +109,8 @@ pub struct Lanes {
     /// Changes of marks to make, and from when on.
     pub(crate) mark_orders: VecDeque<(Instant, MarkOrder)>,
     pub(crate) marks_in_flight: usize,
-    /// Marked by an operator while they were busy.
-    pub(crate) to_resume: Vec<Root>,
+    /// Deferred, and not taken up yet.
+    pub(crate) to_resume: VecDeque<Root>,
     pub(crate) queued_bytes: usize,
     pub(crate) stuck: Stuck,
     pub(crate) draining: bool,
@@ -157,7 +157,7 @@ impl Lanes {
             checkpoints: VecDeque::new(),
             mark_orders: VecDeque::new(),
             marks_in_flight: 0,
-            to_resume: Vec::new(),
+            to_resume: VecDeque::new(),
             queued_bytes: 0,
             stuck: Stuck::default(),
             draining: false,

@@ -17,6 +17,9 @@ use super::lanes::Effect;
 use crate::event::{Root, Sequence, Timestamp};
 use crate::storage::{Mark, MarkState, Marking, Skip, StorageError};
 
+/// Deferred roots that are taken up at once.
+const RESUMED_AT_ONCE_MAX: usize = 1000;
+
 /// Changes of marks under way at once.
 const MARKS_IN_FLIGHT_MAX: usize = 8;
 
@@ -216,31 +219,42 @@ impl Lanes {
         }
     }
 
-    /// Goes on with roots that are deferred, as the tables say: at the start, and when an operator has released some. One
-    /// that is busy, and knows of no mark, is asked for again with [`Lanes::resume_busy`].
+    /// Goes on with roots that are deferred, as the tables say: at the start, and when an operator has released some. They
+    /// are all there are.
     pub fn resume(&mut self, roots: Vec<Root>) {
-        for root in roots {
+        self.to_resume = roots.into();
+        self.resume_next();
+    }
+
+    /// Goes on with as many of them as there is room for. One that is busy is looked at again later.
+    pub fn resume_next(&mut self) {
+        for _ in 0..self.to_resume.len().min(RESUMED_AT_ONCE_MAX) {
+            if self.courses.active() >= self.settings.stuck_roots_max {
+                return;
+            }
+            let Some(root) = self.to_resume.pop_front() else { return };
             if !self.subscription.covers(&root) {
                 continue;
             }
             let (slot, _) = self.courses.find_or_add(&root);
-            let idle = self.courses.get(slot).is_some_and(|course| course.active.is_none());
-            if idle {
-                if let Some(course) = self.courses.get_mut(slot) {
+            let Some(course) = self.courses.get_mut(slot) else { continue };
+            let deferred = course.mark.as_deref().is_some_and(|mark| mark.state == MarkState::Deferred);
+            match course.active.as_deref() {
+                None => {
                     course.activate();
+                    self.courses.count_active();
+                    self.load_again(slot);
                 }
-                self.courses.count_active();
-                self.load_again(slot);
-            } else if self.courses.get(slot).is_some_and(|course| course.mark.is_none()) {
-                self.to_resume.push(root);
+                // It is worked off, or waits for its time.
+                Some(active) if deferred && active.phase != Phase::Marking => {}
+                Some(active)
+                    if active.phase == Phase::Open && active.accepted.is_none() && active.flushing.is_none() =>
+                {
+                    self.load_again(slot);
+                }
+                Some(_) => self.to_resume.push_back(root),
             }
         }
-    }
-
-    /// Looks again at the roots that were busy when they were to go on.
-    pub fn resume_busy(&mut self) {
-        let busy = std::mem::take(&mut self.to_resume);
-        self.resume(busy);
     }
 
     fn load_again(&mut self, slot: Slot) {

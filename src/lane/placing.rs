@@ -145,7 +145,10 @@ impl Lanes {
 
     /// The next read of the table to make.
     pub(crate) fn next_repair(&mut self) -> Option<RepairOrder> {
-        if self.draining || self.repairs_in_flight >= REPAIRS_IN_FLIGHT_MAX {
+        // With no room left a repair waits as long as anything else can come on, and for a paused handler all do.
+        let no_room = self.queued_bytes >= self.settings.queued_bytes_max
+            && (self.paused || self.repairs_in_flight + self.roots_in_flight + self.ready.len() > 0);
+        if self.draining || no_room || self.repairs_in_flight >= REPAIRS_IN_FLIGHT_MAX {
             return None;
         }
         let slot = self.to_repair.pop_front()?;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use metrics::{Gauge, gauge};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -73,6 +73,8 @@ pub struct LanesParts {
     pub paused: bool,
     /// Where its lives are noted.
     pub lives: Arc<dyn Lives>,
+    /// Held by the one event of the process that is noted.
+    pub care: Arc<Semaphore>,
     /// Whether its last life ended uncleanly, and the event it was being given then, where that was noted.
     pub unclean: bool,
     /// See `unclean`.
@@ -135,8 +137,6 @@ enum Done {
     Checkpointed(LaneId, Checkpoint, Result<(), StorageError>),
     Marked(MarkOrder, Result<Marking, StorageError>),
     Deferred(Vec<Root>),
-    /// No event is suspected any more.
-    Cleared,
 }
 
 impl LanesTask {
@@ -247,7 +247,7 @@ impl LanesTask {
 
     fn turn(&mut self, now: Instant) {
         self.lanes.relieve(now);
-        self.lanes.resume_busy();
+        self.lanes.resume_next();
         self.lanes.show();
         let waiting = self.feeds.values().filter_map(LaneFeed::waiting_since).min();
         let oldest = [self.lanes.undelivered_since(), waiting].into_iter().flatten().min();
@@ -357,15 +357,7 @@ impl LanesTask {
     fn take_delivered(&mut self, (answers, took): Delivered, now: Instant) {
         let taken = answers.iter().filter_map(|(_, answer)| answer.as_ref().ok()).map(|accepted| accepted.events);
         self.progress.delivered(taken.sum());
-        let careful = self.lanes.is_careful();
         self.lanes.delivered(answers, took, now);
-        if careful && !self.lanes.is_careful() {
-            let parts = self.parts.clone();
-            self.jobs.spawn(async move {
-                until_done(&parts, "relay table", || parts.lives.clear(&parts.name)).await;
-                Done::Cleared
-            });
-        }
     }
 
     fn take_job(&mut self, done: Result<Done, JoinError>) {
@@ -383,7 +375,6 @@ impl LanesTask {
                 self.lanes.marked(order, result, now);
             }
             Ok(Done::Deferred(roots)) => self.lanes.resume(roots),
-            Ok(Done::Cleared) => {}
             Ok(Done::Checkpointed(lane, checkpoint, result)) => {
                 report(&self.parts.health, "write checkpoints", result.as_ref().err());
                 if self.lanes.checkpointed(lane, checkpoint, result.is_ok(), now)

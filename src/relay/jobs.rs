@@ -15,7 +15,7 @@ use crate::backfill::{Job, JobKind, JobStore, ScanProgress, Scanned, Segment, Ta
 use crate::handler::HandlerName;
 use crate::relay_table::{Checkpoint, CheckpointStore};
 use crate::storage::StorageError;
-use crate::stream::{ReaderParts, Shard, ShardId, with_causes};
+use crate::stream::{Budget, ReaderParts, Shard, ShardId, with_causes};
 use crate::telemetry::{Health, names};
 use crate::time::Clock;
 
@@ -34,6 +34,8 @@ pub(super) struct JobPorts {
     pub(super) progress: ScanProgress,
     pub(super) clock: Clock,
     pub(super) health: Health,
+    /// The bound on the bytes of all segments' windows: what they hold takes no room from the stream.
+    pub(super) budget: Budget,
     /// The parts of a new job.
     pub(super) segments: u32,
 }
@@ -47,13 +49,19 @@ pub(super) struct Running {
     /// Since when this process works on it, and how many rows had been scanned by then.
     since: (Instant, u64),
     logged_at: Instant,
+    noted_at: Instant,
 }
 
 impl JobPorts {
     /// Begins a job: it is durable when this answers.
-    pub(super) async fn begin(&self, name: &HandlerName, kind: JobKind, reason: &str) -> Result<Running, StorageError> {
+    pub(super) async fn begin(
+        &self,
+        name: &HandlerName,
+        (kind, reason): (JobKind, &str),
+        stream: &str,
+    ) -> Result<Running, StorageError> {
         let before = self.store.progress(name).await?;
-        let job = Job::new(kind, self.clock.now(), self.segments, reason);
+        let job = Job::new(kind, self.clock.now(), self.segments, reason, stream);
         self.store.put_job(name, &job).await?;
         for segment in before.keys() {
             self.store.forget_progress(name, segment).await?;
@@ -98,8 +106,15 @@ impl JobPorts {
         // An estimate for the log; the job does not wait for it.
         let rows_in_table = self.scan.size().await.map_or(0, |size| size.rows);
         let name = name.clone();
-        let mut running =
-            Running { job, name, unfinished, rows_in_table, since: (Instant::now(), 0), logged_at: Instant::now() };
+        let mut running = Running {
+            job,
+            name,
+            unfinished,
+            rows_in_table,
+            since: (Instant::now(), 0),
+            logged_at: Instant::now(),
+            noted_at: Instant::now(),
+        };
         running.since.1 = running.scanned(&self.progress).rows;
         running.show(&self.health, true);
         running
@@ -154,6 +169,10 @@ impl Running {
 
     /// Writes how far the segments are, and now and then logs it.
     pub(super) async fn note(&mut self, ports: &JobPorts) {
+        if self.noted_at.elapsed() < PROGRESS_INTERVAL {
+            return;
+        }
+        self.noted_at = Instant::now();
         for segment in &self.unfinished {
             if let Err(error) = ports.store.put_progress(&self.name, segment, &ports.progress.of(segment)).await {
                 warn!(handler = %self.name, error = %with_causes(&error), "the progress of a job could not be written");
@@ -214,9 +233,10 @@ impl Pace {
 }
 
 /// What the reader of a shard is made of: segments are read from the table, all others from the stream.
-pub(super) fn reader_parts(shard: &ShardId, parts: &ReaderParts, scan: &Arc<dyn TableSource>) -> ReaderParts {
+pub(super) fn reader_parts(shard: &ShardId, parts: &ReaderParts, jobs: &JobPorts) -> ReaderParts {
     if Segment::of_shard(shard).is_none() {
         return parts.clone();
     }
-    ReaderParts { source: scan.clone(), counted_as: names::ROWS_SCANNED, lost: None, ..parts.clone() }
+    let (source, budget) = (jobs.scan.clone(), jobs.budget.clone());
+    ReaderParts { source, budget, counted_as: names::ROWS_SCANNED, lost: None, ..parts.clone() }
 }

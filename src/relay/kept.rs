@@ -35,6 +35,8 @@ pub(super) struct Kept {
     pub(super) need: Need,
     /// The stream it follows; none before its first sight of one.
     pub(super) follows: Option<String>,
+    /// It was built from the table, and its lanes on the stream are not opened yet.
+    pub(super) released: bool,
     /// What is older is delivered, or found by a job that began then.
     pub(super) complete_since: Timestamp,
 }
@@ -49,7 +51,8 @@ impl Kept {
             running: None,
             need: None,
             follows: None,
-            complete_since: Timestamp::from_unix_millis(0),
+            released: false,
+            complete_since: (handler.job.as_ref()).map_or(Timestamp::from_unix_millis(0), |job| job.started_at),
             handler,
         }
     }
@@ -74,11 +77,11 @@ impl Kept {
         self.follows = Some(stream.to_owned());
     }
 
-    /// Notes what the handler needs because records were trimmed. They were 24 hours old: a job that began since then
+    /// Notes what the handler needs because records were lost. Trimmed ones were 24 hours old: a job that began since then
     /// finds them.
-    pub(super) fn misses(&mut self, need: Need, now: Timestamp) {
+    pub(super) fn misses(&mut self, need: Need, trimmed: bool, now: Timestamp) {
         let finds = |running: &Running| now.since(running.job().started_at) < backfill::STREAM_KEEPS;
-        if !self.running.as_ref().is_some_and(finds) {
+        if !(trimmed && self.running.as_ref().is_some_and(finds)) {
             self.need = self.need.take().or(need);
         }
     }
@@ -86,34 +89,35 @@ impl Kept {
     /// Whether its lanes may read shards of the stream: not before it is known what the handler needs, nor while it is
     /// built from the table.
     pub(super) fn reads_the_stream(&self) -> bool {
-        let held = self.running.as_ref().is_some_and(Running::holds);
+        let held = self.running.as_ref().is_some_and(Running::holds)
+            || self.unfinished_job().is_some_and(|job| job.kind == JobKind::Backfill);
         let to_be_held = matches!(self.need, Some((JobKind::Backfill, _)));
         self.follows.is_some() && !held && !to_be_held
+    }
+
+    /// A job of an earlier life that was not taken up yet.
+    pub(super) fn unfinished_job(&self) -> Option<&Job> {
+        self.handler.job.as_ref().filter(|job| job.finished_at.is_none())
     }
 
     pub(super) fn segments(&self) -> Vec<Shard> {
         self.running.as_ref().map(Running::segments).unwrap_or_default()
     }
 
-    /// Goes on with the handler's job as far as it goes now; true when its lanes may read the stream from here on.
+    /// Goes on with the handler's job as far as it goes now; true when shards wait to be opened.
     pub(super) async fn work(&mut self, ports: &JobPorts) -> Result<bool, StorageError> {
-        if self.follows.is_none() {
-            return Ok(false);
+        let Some(stream) = self.follows.clone() else { return Ok(false) };
+        let mut opens = false;
+        if let Some(job) = self.unfinished_job().cloned() {
+            let running = ports.resume(&self.handler.name, job, &self.handler.checkpoints).await?;
+            self.handler.job = None;
+            self.runs(running);
+            opens = true;
         }
-        if let Some(job) = self.handler.job.take_if(|job| job.finished_at.is_none()) {
-            match ports.resume(&self.handler.name, job.clone(), &self.handler.checkpoints).await {
-                Ok(running) => self.runs(running),
-                Err(error) => {
-                    self.handler.job = Some(job);
-                    return Err(error);
-                }
-            }
-        }
-        let mut released = false;
         if let Some(running) = &mut self.running {
             if running.is_complete() {
                 running.complete(ports).await?;
-                released = running.holds();
+                self.released |= running.holds();
                 self.need = self.need.take().or_else(|| backfill::after_job(running.job(), ports.clock.now()));
                 self.running = None;
             } else {
@@ -123,11 +127,12 @@ impl Kept {
         if self.running.is_none()
             && let Some((kind, reason)) = &self.need
         {
-            let running = ports.begin(&self.handler.name, *kind, reason).await?;
+            let running = ports.begin(&self.handler.name, (*kind, reason), &stream).await?;
             self.need = None;
             self.runs(running);
+            opens = true;
         }
-        Ok(released)
+        Ok(opens)
     }
 
     pub(super) fn runs(&mut self, running: Running) {

@@ -104,10 +104,16 @@ impl Default for RelaySettings {
 const IDLE_ROOT_BYTES: usize = 256;
 
 impl RelaySettings {
-    /// The part of the memory limit for page windows: three eighths.
+    /// The part of the memory limit for page windows of the stream: a quarter.
     #[must_use]
     pub fn window_bytes(&self) -> usize {
-        self.memory_limit_bytes / 8 * 3
+        self.memory_limit_bytes / 4
+    }
+
+    /// The part for page windows of the table's scans: an eighth.
+    #[must_use]
+    pub fn scan_bytes(&self) -> usize {
+        self.memory_limit_bytes / 8
     }
 
     /// An eighth goes to the events waiting in lanes, half to roots and their positions, each shared by the handlers.
@@ -136,7 +142,8 @@ mod tests {
                 let settings = RelaySettings { memory_limit_bytes, ..RelaySettings::default() };
                 let bounded = settings.bounded(&LaneSettings::default(), handlers);
                 let roots_bytes = bounded.idle_roots_max * IDLE_ROOT_BYTES;
-                let bytes = settings.window_bytes() + handlers * (bounded.queued_bytes_max + roots_bytes);
+                let windows_bytes = settings.window_bytes() + settings.scan_bytes();
+                let bytes = windows_bytes + handlers * (bounded.queued_bytes_max + roots_bytes);
                 assert!(bytes <= memory_limit_bytes, "{memory_limit_bytes} {handlers}: {bytes}");
                 // A root with an unwritten position takes the place of two; one page always goes.
                 let most = (bounded.idle_roots_max / 2).max(UNWRITTEN_ROOTS_ABOVE + 1);

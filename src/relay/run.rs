@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use futures_util::future::join_all;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -101,7 +101,7 @@ impl Relay {
         let (report, reports) = mpsc::unbounded_channel();
         let mut lanes = JoinSet::new();
         let (mut kept, mut ordered_by) = (Vec::new(), Vec::new());
-        let stop = cancel.child_token();
+        let (stop, care) = (cancel.child_token(), Arc::new(Semaphore::new(1)));
         let count = self.handlers.len();
         let names: Vec<HandlerName> = self.handlers.iter().map(|spec| spec.name.clone()).collect();
         let starts = self.handlers.iter().map(|spec| start(&self.ports, &self.settings, spec, count, &cancel));
@@ -125,6 +125,7 @@ impl Relay {
                 marks: self.ports.marks.clone(),
                 paused,
                 lives: self.ports.lives.clone(),
+                care: care.clone(),
                 unclean: life.unclean,
                 suspect: life.suspect,
                 known: known.remove(&spec.name).filter(|_| !parked).unwrap_or_default(),
@@ -187,6 +188,7 @@ fn shards(ports: &RelayPorts, settings: &RelaySettings, budget: Budget, handlers
         progress: ports.scan_progress.clone(),
         clock: ports.clock.clone(),
         health: ports.health.clone(),
+        budget: Budget::new(settings.scan_bytes()),
         segments: settings.backfill_segments,
     };
     Shards::new(readers, jobs, (settings.reconcile_interval, settings.on_trim), handlers)

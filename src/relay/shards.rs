@@ -203,7 +203,7 @@ impl Shards {
     fn miss(&mut self, lost: &Lost) {
         for (index, _) in lost.lanes.iter().filter_map(|lane| self.lanes.get(lane)) {
             let need = Some((JobKind::Reconcile, lost.reason.clone()));
-            self.handlers[*index].misses(need, self.parts.clock.now());
+            self.handlers[*index].misses(need, lost.trimmed, self.parts.clock.now());
         }
     }
 
@@ -224,10 +224,16 @@ impl Shards {
         self.work_on_jobs().await?;
         self.observe(shards);
         self.searched.retain(|shard| listed.contains(shard));
-        for kept in self.handlers.iter_mut().filter(|kept| kept.need.is_none() && kept.reads_the_stream()) {
+        let settled =
+            |kept: &&mut Kept| kept.need.is_none() && kept.unfinished_job().is_none() && kept.reads_the_stream();
+        for kept in self.handlers.iter_mut().filter(settled) {
+            kept.released = false;
             let mut current = listed.clone();
             current.extend(kept.segments().into_iter().map(|segment| segment.id));
-            for shard in kept.lineage.retain(&current) {
+            let mut gone: BTreeSet<ShardId> = kept.lineage.retain(&current).into_iter().collect();
+            let stale = |shard: &&ShardId| !current.contains(*shard) && !kept.lineage.opened().contains(*shard);
+            gone.extend(kept.handler.checkpoints.keys().filter(stale).cloned());
+            for shard in gone {
                 kept.handler.checkpoints.remove(&shard);
                 let name = &kept.handler.name;
                 if let Err(error) = self.jobs.checkpoints.forget(name, &shard).await {
@@ -242,15 +248,13 @@ impl Shards {
     /// Begins what is needed, notes how far jobs are, and closes those that are done; true when a handler that was
     /// built from the table may read the stream now.
     async fn work_on_jobs(&mut self) -> Result<bool, RelayError> {
-        let (mut released, mut failed) = (false, None);
+        let (mut opens, mut failed) = (false, None);
         for kept in &mut self.handlers {
-            if self.on_trim == OnTrim::Fail
-                && let Some((JobKind::Reconcile, reason)) = kept.need.take()
-            {
-                return Err(RelayError::Trimmed { handler: kept.handler.name.clone(), reason });
+            if self.on_trim == OnTrim::Fail {
+                fail_if_trimmed(kept, &self.jobs).await?;
             }
             match kept.work(&self.jobs).await {
-                Ok(done) => released |= done,
+                Ok(opened) => opens |= opened,
                 Err(error) => failed = Some(error),
             }
         }
@@ -258,14 +262,17 @@ impl Shards {
             Some(error) => self.parts.health.problem(JOBS, with_causes(&error)),
             None => self.parts.health.mended(JOBS),
         }
-        Ok(released)
+        if opens {
+            self.open_lanes().await;
+        }
+        Ok(self.handlers.iter().any(|kept| kept.released))
     }
 
     /// Notes which stream the handlers follow; false when that failed.
     async fn note_seen(&self) -> bool {
         let mut noted = true;
-        for kept in self.handlers.iter().filter(|kept| kept.need.is_none()) {
-            let Some(stream) = kept.follows.clone() else {
+        for kept in &self.handlers {
+            let Some(stream) = kept.follows.clone().filter(|_| kept.need.is_none()) else {
                 noted = false;
                 continue;
             };
@@ -295,7 +302,7 @@ impl Shards {
                     Some(Checkpoint::Finished) | None => StreamPoint::Horizon,
                 };
                 if after == StreamPoint::Horizon {
-                    kept.misses(backfill::at_opening(&shard, kept.complete_since, now), now);
+                    kept.misses(backfill::at_opening(&shard, kept.complete_since, now), true, now);
                 }
                 let name = &kept.handler.name;
                 debug!(handler = %name, %shard, ?after, "opens a lane");
@@ -323,7 +330,7 @@ impl Shards {
     }
 
     fn start_reader(&mut self, feed: Feed) {
-        let reader = ShardReader::new(reader_parts(feed.shard(), &self.parts, &self.jobs.scan), feed.clone());
+        let reader = ShardReader::new(reader_parts(feed.shard(), &self.parts, &self.jobs), feed.clone());
         self.readers.spawn(async move {
             feed.joined().await;
             reader.run().await;
@@ -345,6 +352,23 @@ impl Shards {
 
 /// The keeper's loop turns at least so often.
 const TURN_MAX: Duration = Duration::from_secs(10);
+
+/// With `on_trim = "fail"`: the loss is noted durably, as a job that nobody works on, and stops the relay now and at every
+/// start.
+async fn fail_if_trimmed(kept: &mut Kept, jobs: &JobPorts) -> Result<(), RelayError> {
+    let handler = kept.handler.name.clone();
+    if let Some(job) = kept.unfinished_job().filter(|job| job.kind == JobKind::Reconcile) {
+        return Err(RelayError::Trimmed { handler, reason: job.reason.clone() });
+    }
+    if let Some((JobKind::Reconcile, reason)) = kept.need.clone() {
+        let stream = kept.follows.clone().unwrap_or_default();
+        if let Err(error) = jobs.begin(&handler, (JobKind::Reconcile, &reason), &stream).await {
+            warn!(%handler, error = %with_causes(&error), "that the stream has lost records could not be noted");
+        }
+        return Err(RelayError::Trimmed { handler, reason });
+    }
+    Ok(())
+}
 
 /// All shards of a stream.
 pub(super) async fn list_all(source: &dyn StreamSource) -> Result<Vec<Shard>, StreamError> {
@@ -421,6 +445,7 @@ mod tests {
             progress,
             clock: Clock::system(),
             health: Health::default(),
+            budget: Budget::new(1 << 30),
             segments: 1,
         };
         let mut shards = Shards::new(parts, jobs, (Duration::from_mins(1), OnTrim::Reconcile), handlers.into());

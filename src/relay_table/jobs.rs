@@ -1,6 +1,6 @@
 //! The rows of jobs in the relay's table.
 //!
-//! Rows: `pk = jobs`, `sk` = handler, `kind` S, `started_at` S, `segments` N, `reason` S, `finished_at` S once it is
+//! Rows: `pk = jobs`, `sk` = handler, `kind` S, `started_at` S, `segments` N, `reason` S, `stream` S, `finished_at` S once it is
 //! done; `pk = progress#{handler}`, `sk` = segment, `rows` N, `roots` N, `units` N; and `pk = seen`, `sk` = handler,
 //! `seen_at` S, `stream` S. The places of segments are checkpoints, as those of shards.
 
@@ -57,6 +57,7 @@ fn encode_job(handler: &HandlerName, job: &Job) -> Item {
     item.insert(STARTED_AT.to_owned(), text(job.started_at.to_string()));
     item.insert(SEGMENTS.to_owned(), count(&job.segments));
     item.insert(REASON.to_owned(), text(job.reason.as_str()));
+    item.insert(STREAM.to_owned(), text(job.stream.as_str()));
     if let Some(finished_at) = job.finished_at {
         item.insert(FINISHED_AT.to_owned(), text(finished_at.to_string()));
     }
@@ -73,6 +74,7 @@ fn decode_job(item: &Item) -> Result<Job, &'static str> {
         started_at: moment_of(item, STARTED_AT).ok_or("`started_at` is no ISO 8601 time")?,
         segments: number_of(item, SEGMENTS).filter(|count| *count > 0).ok_or("`segments` is no number above 0")?,
         reason: text_of(item, REASON).unwrap_or_default().to_owned(),
+        stream: text_of(item, STREAM).unwrap_or_default().to_owned(),
         finished_at,
     })
 }
@@ -176,7 +178,7 @@ mod tests {
     fn a_job_survives_its_row() {
         let handler = HandlerName::new("orders").unwrap();
         let at = Timestamp::from_unix_millis(1_700_000_000_123);
-        let mut job = Job::new(JobKind::Backfill, at, 8, "a new handler");
+        let mut job = Job::new(JobKind::Backfill, at, 8, "a new handler", "stream");
         assert_eq!(decode_job(&encode_job(&handler, &job)), Ok(job.clone()));
         job.finished_at = Some(at.plus(std::time::Duration::from_secs(9)));
         let mut item = encode_job(&handler, &job);

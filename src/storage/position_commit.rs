@@ -11,7 +11,7 @@ use super::event_append::cancelled_by;
 use super::position_store::{PK, SEQUENCE, UPDATED_AT, position_key};
 use super::{DynamoPositions, StorageError};
 use crate::aws::{AwsFailure, classify_code, observe};
-use crate::event::{Root, Sequence};
+use crate::event::{Root, Sequence, Timestamp};
 use crate::handler::HandlerName;
 
 /// A position to be written with other writes.
@@ -25,6 +25,8 @@ pub struct Commit {
     pub to: Sequence,
     /// The other writes, at most 99; none of them on the positions table.
     pub writes: Vec<TransactWriteItem>,
+    /// When: part of what is written, so the same for every attempt.
+    pub at: Timestamp,
     /// The same for every attempt at the same writes.
     pub token: String,
 }
@@ -49,7 +51,7 @@ impl DynamoPositions {
             .expression_attribute_names("#sequence", SEQUENCE)
             .expression_attribute_names("#updated_at", UPDATED_AT)
             .expression_attribute_values(":to", number(commit.to))
-            .expression_attribute_values(":now", text(self.clock.now().to_string()));
+            .expression_attribute_values(":now", text(commit.at.to_string()));
         position = match commit.base {
             Some(base) => {
                 position.condition_expression("#sequence = :base").expression_attribute_values(":base", number(base))
@@ -65,7 +67,11 @@ impl DynamoPositions {
     /// # Errors
     /// As the call failed. It may have been applied all the same when no answer came: repeat it as it is.
     pub async fn commit(&self, handler: &HandlerName, commit: &Commit) -> Result<Committed, StorageError> {
-        let call = Call { operation: "TransactWriteItems", action: "dynamodb:UpdateItem", table: &self.table };
+        let call = Call {
+            operation: "TransactWriteItems",
+            action: "the writes of the handler, with dynamodb:UpdateItem of its position",
+            table: &self.table,
+        };
         let position = self.position(handler, commit);
         let request = (self.client.transact_write_items())
             .set_transact_items(Some([&[position], &commit.writes[..]].concat()))

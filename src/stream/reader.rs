@@ -67,6 +67,8 @@ pub struct ReaderParts {
 pub struct Lost {
     /// The lanes that had not been given them.
     pub lanes: Vec<LaneId>,
+    /// They were trimmed, so at least 24 hours old; else their shard is gone, whatever it held.
+    pub trimmed: bool,
     /// What happened, for operators.
     pub reason: String,
 }
@@ -303,10 +305,10 @@ impl ShardReader {
         kinds.invalid_keys.increment(foreign);
     }
 
-    fn tell_lost(&self, lanes: Vec<LaneId>, reason: String) {
+    fn tell_lost(&self, lanes: Vec<LaneId>, trimmed: bool, reason: String) {
         if let Some(lost) = self.parts.lost.as_ref().filter(|_| !lanes.is_empty()) {
             // Nobody listens any more only when the relay stops.
-            lost.send(Lost { lanes, reason }).ok();
+            lost.send(Lost { lanes, trimmed, reason }).ok();
         }
     }
 
@@ -327,6 +329,7 @@ impl ShardReader {
                 let lanes = self.feed.with(|shared| shared.window.trimmed(read.place));
                 self.tell_lost(
                     lanes,
+                    true,
                     format!("the stream has trimmed what was to be read of the shard {}", self.feed.shard()),
                 );
                 sleep(self.failures.next_wait()).await;
@@ -334,18 +337,16 @@ impl ShardReader {
             StreamError::Gone if self.gone_answers + 1 >= GONE_ANSWERS_MAX => {
                 self.read_kinds.trimmed.increment(1);
                 warn!(shard = %self.feed.shard(), from = ?read.from, "the shard is gone; what it held is in the table only");
+                // Told before the lanes learn of the end, and note it.
+                let lanes = self.feed.with(|shared| shared.window.unfinished());
+                let reason = format!("the shard {} was gone before it was read to its end", self.feed.shard());
+                self.tell_lost(lanes, false, reason);
                 let page = Page::new(read.from.clone(), Vec::new(), true);
                 room.resize(page.memory_bytes);
-                let lanes = self.feed.with(|shared| {
-                    let lanes = shared.window.unfinished();
+                self.feed.with(|shared| {
                     let ready = shared.window.insert(read.place, page, room, true);
                     Feed::notify(shared, ready);
-                    lanes
                 });
-                self.tell_lost(
-                    lanes,
-                    format!("the shard {} was gone before it was read to its end", self.feed.shard()),
-                );
             }
             StreamError::Gone => {
                 drop(room);

@@ -100,6 +100,7 @@ crate::scenarios!(
     stopped_at_any_await_each_event_counts_once,
     two_at_once_apply_each_event_once,
     what_does_not_fit_into_one_transaction_is_cut,
+    what_breaks_a_rule_is_the_events_fault,
 );
 
 async fn stopped_at_any_await_each_event_counts_once(aws: &AwsClients, prefix: &str) {
@@ -150,6 +151,21 @@ async fn two_at_once_apply_each_event_once(aws: &AwsClients, prefix: &str) {
     assert!(asked.load(Ordering::Relaxed) > 5, "somebody came too late");
 }
 
+async fn what_breaks_a_rule_is_the_events_fault(aws: &AwsClients, prefix: &str) {
+    let names = tables(aws, prefix).await;
+    create_model(aws).await;
+    let handler = Transactional::new(handler_name(), positions(aws, &names), Nameless);
+    let refused = handler.deliver(&batch(prefix, 0..1)).await;
+    assert!(matches!(refused, Err(HandlerError::Permanent { .. })), "{refused:?}");
+    // A handler that remembers a position, which is taken away by hand, applies what comes again.
+    let handler = Transactional::new(handler_name(), positions(aws, &names), Counts(Arc::default()));
+    handler.deliver(&batch(prefix, 0..2)).await.unwrap();
+    let key = AttributeValue::S(format!("counts#{}", root(prefix).key()));
+    aws.dynamodb.delete_item().table_name(&names.positions).key("pk", key).send().await.unwrap();
+    handler.deliver(&batch(prefix, 0..2)).await.unwrap();
+    assert_eq!(counted(aws, prefix).await, Some(4));
+}
+
 async fn what_does_not_fit_into_one_transaction_is_cut(aws: &AwsClients, prefix: &str) {
     let names = tables(aws, prefix).await;
     create_model(aws).await;
@@ -161,6 +177,16 @@ async fn what_does_not_fit_into_one_transaction_is_cut(aws: &AwsClients, prefix:
 }
 
 /// The scenarios on DynamoDB Local share one.
+/// Writes to an item with an empty key.
+struct Nameless;
+
+#[async_trait]
+impl Projection for Nameless {
+    async fn writes(&self, _batch: &RootBatch) -> Result<Vec<TransactWriteItem>, HandlerError> {
+        Ok(vec![add("", 1)])
+    }
+}
+
 async fn create_model(aws: &AwsClients) {
     if aws.dynamodb.describe_table().table_name(MODEL).send().await.is_err() {
         let column = "pk";

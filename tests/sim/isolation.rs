@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use angzarr_relay::backfill::{MemoryScan, ScanProgress};
+use angzarr_relay::backfill::{JobStore as _, MemoryScan, ScanProgress, Seen};
 use angzarr_relay::event::{Event, Root, Sequence, Timestamp};
 use angzarr_relay::handler::{Accepted, Handler, HandlerError, HandlerName, RootBatch};
 use angzarr_relay::lane::{LaneSettings, OnFailure, Subscription};
-use angzarr_relay::relay::{HandlerSpec, Relay, RelayPorts, RelaySettings};
+use angzarr_relay::relay::{HandlerSpec, OnTrim, Relay, RelayPorts, RelaySettings};
 use angzarr_relay::relay_table::{Life, Lives as _, MemoryRelayTable, Start};
 use angzarr_relay::storage::{MarkState, MemoryEvents, MemoryPositions};
 use angzarr_relay::stream::{Change, MemoryStream, ShardId};
@@ -33,6 +33,8 @@ struct Store {
     shard: ShardId,
     clock: Clock,
     health: Health,
+    start: Start,
+    on_trim: OnTrim,
 }
 
 fn root(number: u64) -> Root {
@@ -54,7 +56,9 @@ impl Store {
         let shard = stream.create_shard(None);
         let clock = Clock::starting_at(began_at());
         let (events, positions, table) = Default::default();
-        Self { events, stream, positions, table, shard, clock, health: Health::default() }
+        // Within the stream: nothing is to be built from the table first.
+        let (start, on_trim) = (Start::At(began_at()), OnTrim::Reconcile);
+        Self { events, stream, positions, table, shard, clock, health: Health::default(), start, on_trim }
     }
 
     fn commit(&self, root: &Root, sequence: u64) -> Event {
@@ -105,14 +109,15 @@ impl Store {
             .map(|(name, handler)| HandlerSpec {
                 name: HandlerName::new(name).unwrap(),
                 handler,
-                // Within the stream: nothing is to be built from the table first.
-                start: Start::At(began_at()),
+                start: self.start,
                 subscription: Subscription::everything(),
                 settings: settings.clone(),
             })
             .collect();
         let cancel = CancellationToken::new();
-        let relay = Relay::new(ports, RelaySettings::default(), specs).unwrap().run(cancel.clone());
+        let relay = Relay::new(ports, RelaySettings { on_trim: self.on_trim, ..RelaySettings::default() }, specs)
+            .unwrap()
+            .run(cancel.clone());
         (tokio::spawn(async { relay.await.unwrap() }), cancel)
     }
 }
@@ -356,6 +361,33 @@ async fn exactly_the_root_that_ends_the_process_is_parked() {
     cancel.cancel();
     running.await.unwrap();
     assert_eq!(store.table.begin(&view).await.unwrap(), Life::default());
+}
+
+#[tokio::test(start_paused = true)]
+async fn told_to_fail_it_builds_new_handlers_and_stops_at_every_start_after_a_loss() {
+    let store = Store { start: Start::Beginning, on_trim: OnTrim::Fail, ..Store::new() };
+    for sequence in 0..3 {
+        store.commit(&root(0), sequence);
+    }
+    let recorder = Recorder::new(Duration::ZERO, |batch| Ok(Accepted::all(batch)));
+    let (running, cancel) = store.start(&[("view", recorder.clone())], 10);
+    until_taken(&recorder, &root(0), 2).await;
+    sleep(Duration::from_secs(30)).await;
+    cancel.cancel();
+    running.await.unwrap();
+
+    let seen = Seen { at: store.clock.now(), stream: "another".to_owned() };
+    store.table.put_seen(&HandlerName::new("view").unwrap(), &seen).await.unwrap();
+    store.commit(&root(0), 3);
+    for start in 0..2 {
+        let (running, _cancel) = store.start(&[("view", recorder.clone())], 10);
+        assert!(running.await.is_err(), "start {start}");
+    }
+    let store = Store { on_trim: OnTrim::Reconcile, ..store };
+    let (running, cancel) = store.start(&[("view", recorder.clone())], 10);
+    until_taken(&recorder, &root(0), 3).await;
+    cancel.cancel();
+    running.await.unwrap();
 }
 
 /// Waits until a root's event was taken.

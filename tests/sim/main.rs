@@ -63,7 +63,7 @@ fn a_seed_replays_byte_for_byte() {
 #[test]
 fn the_faults_really_happen() {
     let mut seen = std::collections::BTreeMap::<&str, usize>::new();
-    for seed in 0..20 {
+    for seed in 0..60 {
         for (what, count) in run(Plan::faulty(seed)).happened {
             *seen.entry(what).or_default() += count;
         }
