@@ -97,7 +97,8 @@ async fn a_hundred_thousand_events_from_before_the_handler_come_out_though_it_is
     let scanned = relay.metric(r#"angzarr_relay_rows_scanned_total{kind="event"}"#).await;
     // Segments are not quite equal.
     let left = f64::from(105_000 - u32::try_from(KILLED_AT_ROWS[1]).unwrap());
-    assert!(scanned.is_some_and(|rows| rows <= left), "the last life began anew: {scanned:?}");
+    // None: on a slow machine all was scanned, and only its delivery was left.
+    assert!(scanned.is_none_or(|rows| rows <= left), "the last life began anew: {scanned:?}");
     assert!(relay.terminate().await.success(), "{}", relay.output());
     // A record may become visible behind one that was read already: the verdict reads all of it once more.
     let mut output = Output::open(&house.aws).await;

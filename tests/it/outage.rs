@@ -136,7 +136,7 @@ async fn a_relay_waits_for_a_dynamodb_that_is_not_there_yet() {
     audited(&home, &writer).await;
 
     // It goes away in the middle of reading the stream: not ready, and back by itself.
-    shows(&relay, r#"angzarr_relay_jobs_count{handler="audit",kind="backfill"}"#, 0.0).await;
+    shows(&relay, r#"angzarr_relay_shards_count{state="reading"}"#, 1.0).await;
     way.cut();
     until("it is not ready", async || {
         relay.health("/readyz").await.filter(|(status, problem)| *status == 503 && problem.contains("stream: "))

@@ -53,7 +53,7 @@ impl House {
             poll_interval_max = "250ms"
             reconcile_interval = "1s"
             [backfill]
-            max_rcu = 150
+            max_rcu = 100
             [telemetry]
             listen = "127.0.0.1:{metrics_port}"
             [[handlers]]
