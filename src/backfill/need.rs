@@ -124,9 +124,12 @@ mod tests {
 
     const HOUR: i64 = 3_600_000;
 
+    /// So many hours after a moment of our time.
     fn at(hours: i64) -> Timestamp {
-        Timestamp::from_unix_millis(hours * HOUR)
+        Timestamp::from_unix_millis(EPOCH + hours * HOUR)
     }
+
+    const EPOCH: i64 = 1_700_000_000_000;
 
     fn id(name: &str) -> ShardId {
         ShardId::new(name)
@@ -168,7 +171,7 @@ mod tests {
         assert_eq!(from(Some(at(900))), Some(JobKind::Backfill));
         assert_eq!(from(Some(at(1000))), None);
         assert_eq!(from(Some(at(990))), Some(JobKind::Backfill), "how old the stream is, is not known");
-        let shards = BTreeSet::from([id(&format!("shardId-{:020}-x", 985 * HOUR))]);
+        let shards = BTreeSet::from([id(&format!("shardId-{:020}-x", EPOCH + 985 * HOUR))]);
         let none = BTreeMap::new();
         let since = |start| {
             let known = Known { started_at: Some(at(start)), seen: None, job: None, checkpoints: &none };
@@ -216,7 +219,7 @@ mod tests {
 
     #[test]
     fn an_old_shard_that_was_never_begun_has_lost_its_first_records() {
-        let shard = id(&format!("shardId-{:020}-x", 970 * HOUR));
+        let shard = id(&format!("shardId-{:020}-x", EPOCH + 970 * HOUR));
         assert_eq!(kind(&at_opening(&shard, at(900), at(1000))), Some(JobKind::Reconcile));
         assert_eq!(at_opening(&shard, at(990), at(1000)), None, "a job covers them");
         assert_eq!(at_opening(&shard, at(900), at(975)), None, "they are still there");

@@ -7,6 +7,9 @@ use std::sync::Arc;
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShardId(Arc<str>);
 
+/// DynamoDB Streams are not older than 2014.
+const EARLIEST_UNIX_MILLIS: i64 = 1_388_534_400_000;
+
 impl ShardId {
     /// Takes an id.
     #[must_use]
@@ -21,10 +24,11 @@ impl ShardId {
     }
 
     /// When the shard was made, in milliseconds since 1970, where the id says it (AWS does not document it, but every
-    /// id has it).
+    /// id has it). Emulators count from 0 in its place: that is no time.
     #[must_use]
     pub fn created_unix_millis(&self) -> Option<i64> {
-        self.0.strip_prefix("shardId-")?.split('-').next()?.parse().ok()
+        let millis: i64 = self.0.strip_prefix("shardId-")?.split('-').next()?.parse().ok()?;
+        (millis >= EARLIEST_UNIX_MILLIS).then_some(millis)
     }
 }
 
@@ -48,4 +52,18 @@ pub struct Shard {
     pub id: ShardId,
     /// The shard it came from, if any; that one may be gone already.
     pub parent: Option<ShardId>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_in_an_id_is_taken_where_it_is_one() {
+        let created = |id| ShardId::new(id).created_unix_millis();
+        assert_eq!(created("shardId-00000001700000000000-0a1b2c3d"), Some(1_700_000_000_000));
+        for none in ["shardId-00000000000000000000", "shardId-00000000000000000001-x", "backfill#h#1#0#1"] {
+            assert_eq!(created(none), None, "{none}");
+        }
+    }
 }
