@@ -343,7 +343,8 @@ async fn exactly_the_root_that_ends_the_process_is_parked() {
     for (number, root) in roots.iter().enumerate() {
         let standing = store.positions.standing(&view, root);
         if number == 7 {
-            assert_eq!(standing.position, Some(Sequence(0)));
+            // The event before it was accepted each time; whether that is durable hangs on when the process ended.
+            assert!(standing.position.is_none_or(|position| position == Sequence(0)), "{standing:?}");
             let mark = standing.mark.unwrap();
             assert_eq!((mark.state, mark.sequence, mark.attempts), (MarkState::Parked, Sequence(1), ATTEMPTS));
         } else {
