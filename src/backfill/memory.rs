@@ -8,8 +8,7 @@ use super::scan::{TableSize, TableSource, count_roots, iterator, parse_iterator}
 use crate::event::Row;
 use crate::storage::{MemoryEvents, StorageError};
 use crate::stream::{
-    Change, Record, RecordPage, Shard, ShardId, ShardIterator, ShardPage, StreamError, StreamPoint, StreamSequence,
-    StreamSource,
+    Change, Fetched, Record, RecordPage, ShardId, ShardIterator, ShardSource, StreamError, StreamPoint, StreamSequence,
 };
 
 /// Segments of an events table in memory. Clones share it.
@@ -45,24 +44,12 @@ impl TableSource for MemoryScan {
 }
 
 #[async_trait]
-impl StreamSource for MemoryScan {
-    fn name(&self) -> String {
-        "memory".to_owned()
-    }
-
-    async fn shards(&self, _after: Option<&ShardId>) -> Result<ShardPage, StreamError> {
-        Ok(ShardPage::default())
-    }
-
-    async fn children(&self, _parent: &ShardId) -> Result<Vec<Shard>, StreamError> {
-        Ok(Vec::new())
-    }
-
+impl ShardSource for MemoryScan {
     async fn open(&self, shard: &ShardId, from: &StreamPoint) -> Result<ShardIterator, StreamError> {
         Ok(iterator(shard, from))
     }
 
-    async fn read(&self, at: &ShardIterator) -> Result<RecordPage, StreamError> {
+    async fn fetch(&self, at: &ShardIterator) -> Result<Fetched, StreamError> {
         let Some((shard, segment, place)) = parse_iterator(at) else { return Err(StreamError::ExpiredIterator) };
         let (before, after) = match place.as_ref().and_then(StreamSequence::row) {
             Some((rows, sk, pk)) => (rows, Some((pk.to_owned(), sk.parse().unwrap_or(0)))),
@@ -88,6 +75,6 @@ impl StreamSource for MemoryScan {
         let records: Vec<Record> = rows.into_iter().zip(before + 1..).map(record).collect();
         let point = records.last().map(|record| record.sequence.clone()).or(place);
         let next = more.then(|| iterator(&shard, &point.map_or(StreamPoint::Horizon, StreamPoint::After)));
-        Ok(RecordPage { records, bytes: 0, next })
+        Ok(RecordPage { records, bytes: 0, next }.into())
     }
 }

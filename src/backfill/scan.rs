@@ -17,8 +17,7 @@ use crate::event::{columns, decode_row};
 use crate::storage::StorageError;
 use crate::storage::call::Call;
 use crate::stream::{
-    Change, Fetched, Record, RecordPage, Shard, ShardId, ShardIterator, ShardPage, StreamError, StreamPoint,
-    StreamSequence, StreamSource,
+    Change, Fetched, Record, ShardId, ShardIterator, ShardSource, StreamError, StreamPoint, StreamSequence,
 };
 use crate::telemetry;
 
@@ -33,7 +32,7 @@ pub struct TableSize {
 
 /// A table that is read in segments.
 #[async_trait]
-pub trait TableSource: StreamSource {
+pub trait TableSource: ShardSource {
     /// How large it is.
     async fn size(&self) -> Result<TableSize, StorageError>;
 }
@@ -123,27 +122,9 @@ impl TableSource for TableScan {
 }
 
 #[async_trait]
-impl StreamSource for TableScan {
-    fn name(&self) -> String {
-        self.table.clone()
-    }
-
-    async fn shards(&self, _after: Option<&ShardId>) -> Result<ShardPage, StreamError> {
-        Ok(ShardPage::default())
-    }
-
-    async fn children(&self, _parent: &ShardId) -> Result<Vec<Shard>, StreamError> {
-        Ok(Vec::new())
-    }
-
+impl ShardSource for TableScan {
     async fn open(&self, shard: &ShardId, from: &StreamPoint) -> Result<ShardIterator, StreamError> {
         Ok(iterator(shard, from))
-    }
-
-    async fn read(&self, iterator: &ShardIterator) -> Result<RecordPage, StreamError> {
-        let fetched = self.fetch(iterator).await?;
-        let (next, bytes) = (fetched.next.clone(), fetched.bytes);
-        Ok(RecordPage { records: fetched.decode()?, bytes, next })
     }
 
     async fn fetch(&self, at: &ShardIterator) -> Result<Fetched, StreamError> {

@@ -191,7 +191,7 @@ fn shards(ports: &RelayPorts, settings: &RelaySettings, budget: Budget, handlers
         budget: Budget::new(settings.scan_bytes()),
         segments: settings.backfill_segments,
     };
-    Shards::new(readers, jobs, (settings.reconcile_interval, settings.on_trim), handlers)
+    Shards::new(ports.stream.clone(), readers, jobs, (settings.reconcile_interval, settings.on_trim), handlers)
 }
 
 /// How often the orders of operators are looked at.

@@ -54,6 +54,7 @@ const SEEN_INTERVAL: Duration = Duration::from_mins(10);
 
 /// Keeps the shards of one stream.
 pub(super) struct Shards {
+    stream: Arc<dyn StreamSource>,
     parts: ReaderParts,
     windows: Arc<AtomicUsize>,
     jobs: JobPorts,
@@ -76,6 +77,7 @@ pub(super) struct Shards {
 
 impl Shards {
     pub(super) fn new(
+        stream: Arc<dyn StreamSource>,
         mut parts: ReaderParts,
         jobs: JobPorts,
         (reconcile_interval, on_trim): (Duration, OnTrim),
@@ -89,6 +91,7 @@ impl Shards {
         parts.kept_bytes_max = Arc::new(move || limit / 2 / counted.load(Ordering::Relaxed).max(1));
         let state = |state: &'static str| gauge!(names::SHARDS, "state" => state);
         Self {
+            stream,
             parts,
             windows,
             jobs,
@@ -148,7 +151,7 @@ impl Shards {
             if released || Instant::now() >= reconcile_at {
                 let listing = match self.listed.take() {
                     Some(shards) => Ok(shards),
-                    None => list_all(&*self.parts.source).await,
+                    None => list_all(&*self.stream).await,
                 };
                 let outcome = match listing {
                     Ok(shards) => {
@@ -192,9 +195,8 @@ impl Shards {
                 running.finish(&shard);
             }
         } else if !kept.lineage.has_child(&shard) && self.searched.insert(shard.clone()) {
-            let (source, backoff) =
-                (self.parts.source.clone(), Backoff::new(CHILDREN_BACKOFF, self.parts.random.clone()));
-            self.searches.spawn(find_children(source, shard, backoff));
+            let backoff = Backoff::new(CHILDREN_BACKOFF, self.parts.random.clone());
+            self.searches.spawn(find_children(self.stream.clone(), shard, backoff));
         }
         self.open_lanes().await;
     }
@@ -216,7 +218,7 @@ impl Shards {
     /// Compares what is read with the whole list of shards; false when it is to be done again soon.
     async fn reconcile(&mut self, shards: &[Shard]) -> Result<bool, RelayError> {
         let listed: BTreeSet<ShardId> = shards.iter().map(|shard| shard.id.clone()).collect();
-        let (stream, now) = (self.parts.source.name(), self.parts.clock.now());
+        let (stream, now) = (self.stream.name(), self.parts.clock.now());
         for kept in &mut self.handlers {
             kept.look(&stream, &listed, now);
         }
@@ -371,10 +373,10 @@ async fn fail_if_trimmed(kept: &mut Kept, jobs: &JobPorts) -> Result<(), RelayEr
 }
 
 /// All shards of a stream.
-pub(super) async fn list_all(source: &dyn StreamSource) -> Result<Vec<Shard>, StreamError> {
+pub(super) async fn list_all(stream: &dyn StreamSource) -> Result<Vec<Shard>, StreamError> {
     let (mut shards, mut after) = (Vec::new(), None);
     loop {
-        let page = source.shards(after.as_ref()).await?;
+        let page = stream.shards(after.as_ref()).await?;
         shards.extend(page.shards);
         match page.next {
             Some(next) => after = Some(next),
@@ -384,16 +386,16 @@ pub(super) async fn list_all(source: &dyn StreamSource) -> Result<Vec<Shard>, St
     }
 }
 
-async fn find_children(source: Arc<dyn StreamSource>, parent: ShardId, mut backoff: Backoff) -> Vec<Shard> {
+async fn find_children(stream: Arc<dyn StreamSource>, parent: ShardId, mut backoff: Backoff) -> Vec<Shard> {
     for _ in 0..CHILDREN_TRIES_MAX {
-        match source.children(&parent).await {
+        match stream.children(&parent).await {
             Ok(children) if !children.is_empty() => return children,
             Ok(_) => {}
             Err(error) => debug!(%parent, error = %with_causes(&error), "could not ask for the children of a shard"),
         }
         sleep(backoff.next_wait()).await;
     }
-    list_all(&*source).await.unwrap_or_default()
+    list_all(&*stream).await.unwrap_or_default()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a count of shards is far below 2^52")]
@@ -448,7 +450,13 @@ mod tests {
             budget: Budget::new(1 << 30),
             segments: 1,
         };
-        let mut shards = Shards::new(parts, jobs, (Duration::from_mins(1), OnTrim::Reconcile), handlers.into());
+        let mut shards = Shards::new(
+            Arc::new(stream.clone()),
+            parts,
+            jobs,
+            (Duration::from_mins(1), OnTrim::Reconcile),
+            handlers.into(),
+        );
         for kept in &mut shards.handlers {
             kept.look("memory", &BTreeSet::from([shard.clone()]), Timestamp::from_unix_millis(0));
         }

@@ -1,16 +1,16 @@
 //! The rows of jobs in the relay's table.
 //!
-//! Rows: `pk = jobs`, `sk` = handler, `kind` S, `started_at` S, `segments` N, `reason` S, `stream` S, `finished_at` S once it is
-//! done; `pk = progress#{handler}`, `sk` = segment, `rows` N, `roots` N, `units` N; and `pk = seen`, `sk` = handler,
-//! `seen_at` S, `stream` S. The places of segments are checkpoints, as those of shards.
+//! Rows: `pk = jobs`, `sk` = handler, `kind` S, `started_at` S, `segments` N, `reason` S, `stream` S, `finished_at` S
+//! once it is done; `pk = progress#{handler}`, `sk` = segment, `rows` N, `roots` N, `units` N; and `pk = seen`, `sk` =
+//! handler, `seen_at` S, `stream` S. The places of segments are checkpoints, as those of shards.
 
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
+use aws_sdk_dynamodb::types::AttributeValue;
 
 use super::RelayTable;
-use super::dynamo::{PK, SK};
+use super::table::{SK, keyed};
 use crate::backfill::{Job, JobKind, JobStore, Scanned, Seen};
 use crate::event::{Timestamp, escape};
 use crate::handler::HandlerName;
@@ -33,10 +33,6 @@ const STREAM: &str = "stream";
 
 fn progress_key(handler: &HandlerName) -> String {
     format!("progress#{}", escape(handler.as_str()))
-}
-
-fn keyed(pk: &str, sk: &str) -> Item {
-    Item::from([(PK.to_owned(), text(pk)), (SK.to_owned(), text(sk))])
 }
 
 fn count(value: &impl ToString) -> AttributeValue {
@@ -86,31 +82,6 @@ fn decode_progress(item: &Item) -> Option<(ShardId, Scanned)> {
     Some((segment, scanned))
 }
 
-impl RelayTable {
-    pub(super) async fn get(&self, pk: &str, sk: &str) -> Result<Option<Item>, StorageError> {
-        let call = self.call("GetItem", "dynamodb:GetItem");
-        let request = (self.client.get_item())
-            .table_name(&self.table)
-            .consistent_read(true)
-            .set_key(Some(keyed(pk, sk)))
-            .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        let answer = call.make(request.send()).await?;
-        call.consumed(answer.consumed_capacity());
-        Ok(answer.item)
-    }
-
-    async fn put(&self, item: Item) -> Result<(), StorageError> {
-        let call = self.call("PutItem", "dynamodb:PutItem");
-        let request = (self.client.put_item())
-            .table_name(&self.table)
-            .set_item(Some(item))
-            .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        let answer = call.make(request.send()).await?;
-        call.consumed(answer.consumed_capacity());
-        Ok(())
-    }
-}
-
 #[async_trait]
 impl JobStore for RelayTable {
     async fn job(&self, handler: &HandlerName) -> Result<Option<Job>, StorageError> {
@@ -124,17 +95,7 @@ impl JobStore for RelayTable {
     }
 
     async fn progress(&self, handler: &HandlerName) -> Result<BTreeMap<ShardId, Scanned>, StorageError> {
-        let call = self.call("Query", "dynamodb:Query");
-        // One page: there are as many rows as a job has segments.
-        let request = (self.client.query())
-            .table_name(&self.table)
-            .consistent_read(true)
-            .key_condition_expression("pk = :pk")
-            .expression_attribute_values(":pk", text(progress_key(handler)))
-            .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        let answer = call.make(request.send()).await?;
-        call.consumed(answer.consumed_capacity());
-        Ok(answer.items().iter().filter_map(decode_progress).collect())
+        Ok(self.partition(&progress_key(handler)).await?.iter().filter_map(decode_progress).collect())
     }
 
     async fn put_progress(
@@ -151,7 +112,7 @@ impl JobStore for RelayTable {
     }
 
     async fn forget_progress(&self, handler: &HandlerName, segment: &ShardId) -> Result<(), StorageError> {
-        self.remove(keyed(&progress_key(handler), segment.as_str())).await
+        self.remove(&progress_key(handler), segment.as_str()).await
     }
 
     async fn seen(&self, handler: &HandlerName) -> Result<Option<Seen>, StorageError> {

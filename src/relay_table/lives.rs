@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity, ReturnValue};
 
-use super::dynamo::{PK, SK};
+use super::table::{PK, SK};
 use super::{Life, Lives, RelayTable, Suspect};
 use crate::event::Root;
 use crate::handler::HandlerName;

@@ -1,17 +1,19 @@
 //! The relay's own table, `{prefix}-relay`: how far each handler has read each shard, and since when each handler
 //! exists.
 //!
-//! Two ports (and that of `backfill`'s jobs), each with a DynamoDB adapter and one in memory. A checkpoint is only an optimisation: losing it costs
-//! re-reading, never an event. The registry is not: a handler's start is written before anything is read and never
-//! changes.
+//! Three ports (and that of `backfill`'s jobs), each with a DynamoDB adapter and one in memory. A checkpoint is only an
+//! optimisation: losing it costs re-reading, never an event. The registry is not: a handler's start is written before
+//! anything is read and never changes.
 
-mod dynamo;
+mod checkpoints;
+mod handlers;
 mod jobs;
 mod lives;
 mod memory;
+mod table;
 
-pub use dynamo::RelayTable;
 pub use memory::MemoryRelayTable;
+pub use table::RelayTable;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,25 +1,29 @@
 //! Appending to the event store: the one way in which events come to be.
 //!
-//! # What an append guarantees Each row is put under the condition that there is none with its key, so of two writers
+//! # What an append guarantees
+//!
+//! Each row is put under the condition that there is none with its key, so of two writers
 //! that begin at the same sequence exactly one succeeds. The numbers of a root stay without gaps, because before
 //! anything is written a consistent read shows that the event before the first exists (or, for a new root, that the
 //! root does not begin elsewhere). Reading first, rather than a condition in the same transaction, is sound because
 //! events are never removed: what stood there still stands. It is also cheaper (a read unit instead of two write units
 //! a kilobyte of the event before) and leaves all 100 items of a transaction to events.
 //!
-//! # Lost replies When an append fails with [`StorageError::Unavailable`] it may have happened. One made by
+//! # Lost replies
+//!
+//! When an append fails with [`StorageError::Unavailable`] it may have happened. One made by
 //! [`EventStore::append_with_token`] can be made again with the same token within ten minutes: it has its effect once.
 //! After [`EventStore::append`], read the root first.
 
 use aws_sdk_dynamodb::config::{Config, retry::RetryConfig};
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
-use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
-use aws_sdk_dynamodb::types::{CancellationReason, Put, ReturnConsumedCapacity, TransactWriteItem};
+use aws_sdk_dynamodb::types::{Put, ReturnConsumedCapacity, TransactWriteItem};
 use bytes::Bytes;
 
 use super::call::{Call, Item, binary, number, text};
+use super::transaction::Transacted;
 use super::{EventStore, StorageError};
-use crate::aws::{AwsFailure, classify_code, observe};
+use crate::aws::observe;
 use crate::event::{Root, Sequence, Timestamp, columns};
 
 /// The most events of one append: the items of a transaction.
@@ -189,24 +193,11 @@ impl EventStore {
                 .expect("table and item are set");
             TransactWriteItem::builder().put(put).build()
         });
-        let request = (self.client.transact_write_items())
-            .set_transact_items(Some(puts.collect()))
-            .client_request_token(token)
-            .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        match observe(call.operation, request.send()).await {
-            Ok(answer) => {
-                call.consumed(answer.consumed_capacity());
-                Ok(())
-            }
-            Err(error) => match error.as_service_error() {
-                Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
-                    match cancelled_by(call, cancelled.cancellation_reasons()) {
-                        Some(reason) => Err(reason),
-                        None => self.lost(rows.root, rows.first).await,
-                    }
-                }
-                _ => Err(call.failed(error)),
-            },
+        let request =
+            (self.client.transact_write_items()).set_transact_items(Some(puts.collect())).client_request_token(token);
+        match call.transact(request).await? {
+            Transacted::Done => Ok(()),
+            Transacted::Refused(_) => self.lost(rows.root, rows.first).await,
         }
     }
 
@@ -219,22 +210,6 @@ impl EventStore {
         let actual = self.last(root).await.unwrap_or(None);
         Err(StorageError::LostRace { expected, actual })
     }
-}
-
-/// Why a transaction was cancelled; none when a condition was refused.
-pub(super) fn cancelled_by(call: Call<'_>, reasons: &[CancellationReason]) -> Option<StorageError> {
-    let kinds = reasons.iter().filter_map(|reason| {
-        let code = reason.code().filter(|code| *code != "None")?;
-        Some((classify_code(code, reason.message()), code, reason.message()))
-    });
-    let mut other = None;
-    for (kind, code, message) in kinds {
-        if kind == AwsFailure::ConditionFailed {
-            return None;
-        }
-        other = Some(call.part_failed(code, message));
-    }
-    Some(other.unwrap_or_else(|| call.part_failed("TransactionCanceled", Some("no reason was given"))))
 }
 
 fn invalid(reason: String) -> StorageError {

@@ -9,14 +9,13 @@ use std::collections::HashMap;
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
-use aws_sdk_dynamodb::types::{AttributeValue, Delete, Put, ReturnConsumedCapacity, TransactWriteItem, Update};
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity, TransactWriteItem, Update};
 
 use super::call::{Call, Item, number, sequence_of, text, text_of};
-use super::event_append::cancelled_by;
 use super::position_store::{PK, SEQUENCE, UPDATED_AT, position_key};
+use super::transaction::{Transacted, delete, put};
 use super::{Mark, MarkState, MarkStore, Marking, Skip, StorageError, TableNames};
-use crate::aws::{AwsClients, observe};
+use crate::aws::AwsClients;
 use crate::event::{Root, Sequence, Timestamp, escape};
 use crate::handler::HandlerName;
 use crate::time::Clock;
@@ -229,21 +228,11 @@ impl DynamoMarks {
             action: "dynamodb:UpdateItem, dynamodb:PutItem and dynamodb:DeleteItem",
             table: &self.positions,
         };
-        let request = (self.client.transact_write_items())
-            .set_transact_items(Some(items))
-            .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        match observe(call.operation, request.send()).await {
-            Ok(answer) => {
-                call.consumed(answer.consumed_capacity());
-                Ok(Marking::Done)
-            }
-            Err(error) => match error.as_service_error() {
-                Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
-                    cancelled_by(call, cancelled.cancellation_reasons()).map_or(Ok(Marking::Refused), Err)
-                }
-                _ => Err(call.failed(error)),
-            },
-        }
+        let request = self.client.transact_write_items().set_transact_items(Some(items));
+        Ok(match call.transact(request).await? {
+            Transacted::Done => Marking::Done,
+            Transacted::Refused(_) => Marking::Refused,
+        })
     }
 }
 
@@ -293,18 +282,6 @@ fn same(mark: &Mark) -> [(String, AttributeValue); 3] {
         (":from_sequence".into(), number(mark.sequence)),
         (":from_at".into(), text(mark.marked_at.to_string())),
     ]
-}
-
-/// A row to be removed.
-pub(crate) fn delete(table: &str, key: Item) -> TransactWriteItem {
-    let delete = Delete::builder().table_name(table).set_key(Some(key)).build().expect("table and key are set");
-    TransactWriteItem::builder().delete(delete).build()
-}
-
-/// A row to be put.
-pub(crate) fn put(table: &str, item: Item) -> TransactWriteItem {
-    let put = Put::builder().table_name(table).set_item(Some(item)).build().expect("table and item are set");
-    TransactWriteItem::builder().put(put).build()
 }
 
 fn marks_key(handler: &HandlerName) -> String {

@@ -17,6 +17,7 @@ mod position_store;
 mod snapshot_store;
 mod table_check;
 mod tables;
+pub(crate) mod transaction;
 
 pub use error::StorageError;
 pub use event_append::{APPEND_BYTES_MAX, APPEND_EVENTS_MAX, EVENT_BYTES_MAX, NewEvent};

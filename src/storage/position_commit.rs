@@ -3,14 +3,12 @@
 //! The condition is equality with the position the writes were computed from: that is the fence against another life, or
 //! another replica, that has applied the same events. A request that is repeated with its token is applied once.
 
-use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
-use aws_sdk_dynamodb::types::{CancellationReason, ReturnConsumedCapacity, TransactWriteItem, Update};
+use aws_sdk_dynamodb::types::{CancellationReason, TransactWriteItem, Update};
 
 use super::call::{Call, number, text};
-use super::event_append::cancelled_by;
 use super::position_store::{PK, SEQUENCE, UPDATED_AT, position_key};
+use super::transaction::{Transacted, is_condition};
 use super::{DynamoPositions, StorageError};
-use crate::aws::{AwsFailure, classify_code, observe};
 use crate::event::{Root, Sequence, Timestamp};
 use crate::handler::HandlerName;
 
@@ -75,33 +73,17 @@ impl DynamoPositions {
         let position = self.position(handler, commit);
         let request = (self.client.transact_write_items())
             .set_transact_items(Some([&[position], &commit.writes[..]].concat()))
-            .client_request_token(&commit.token)
-            .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        match observe(call.operation, request.send()).await {
-            Ok(answer) => {
-                call.consumed(answer.consumed_capacity());
-                Ok(Committed::Done)
-            }
-            Err(error) => match error.as_service_error() {
-                Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
-                    let reasons = cancelled.cancellation_reasons();
-                    match cancelled_by(call, reasons) {
-                        Some(error) => Err(error),
-                        None => Ok(refusal(reasons)),
-                    }
-                }
-                _ => Err(call.failed(error)),
-            },
-        }
+            .client_request_token(&commit.token);
+        Ok(match call.transact(request).await? {
+            Transacted::Done => Committed::Done,
+            Transacted::Refused(reasons) => refusal(&reasons),
+        })
     }
 }
 
 /// Which condition did not hold; the position's is the first.
 fn refusal(reasons: &[CancellationReason]) -> Committed {
-    let failed = |reason: &CancellationReason| {
-        reason.code().is_some_and(|code| classify_code(code, reason.message()) == AwsFailure::ConditionFailed)
-    };
-    match reasons.iter().position(failed) {
+    match reasons.iter().position(is_condition) {
         None | Some(0) => Committed::Moved,
         Some(at) => Committed::Refused(at - 1),
     }

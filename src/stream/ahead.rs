@@ -6,7 +6,7 @@
 use tokio::task::JoinSet;
 
 use super::budget::Room;
-use super::{Fetched, ShardIterator, StreamError, StreamPoint, StreamSource};
+use super::{Fetched, ShardIterator, ShardSource, StreamError, StreamPoint};
 use crate::event::Timestamp;
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub(super) type Answer = (Result<Fetched, StreamError>, Room, Timestamp);
 impl Ahead {
     /// Begins to read behind `from`, where the iterator stands.
     pub(super) fn start(
-        source: Arc<dyn StreamSource>,
+        source: Arc<dyn ShardSource>,
         iterator: ShardIterator,
         from: StreamPoint,
         room: Room,

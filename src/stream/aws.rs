@@ -17,7 +17,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    Change, Fetched, Record, RecordPage, Shard, ShardId, ShardIterator, ShardPage, StreamError, StreamPoint,
+    Change, Fetched, Record, Shard, ShardId, ShardIterator, ShardPage, ShardSource, StreamError, StreamPoint,
     StreamSequence, StreamSource,
 };
 use crate::aws::{AwsClients, AwsFailure, classify, observe};
@@ -239,7 +239,10 @@ impl StreamSource for DynamoStream {
         // Emulators ignore the filter.
         Ok(listed.into_iter().filter_map(shard).filter(|shard| shard.parent.as_ref() == Some(parent)).collect())
     }
+}
 
+#[async_trait]
+impl ShardSource for DynamoStream {
     async fn open(&self, shard: &ShardId, from: &StreamPoint) -> Result<ShardIterator, StreamError> {
         let arn = self.arn_of(shard);
         let call = self.clients.streams.get_shard_iterator().stream_arn(&*arn).shard_id(shard.as_str());
@@ -256,12 +259,6 @@ impl StreamSource for DynamoStream {
             operation: "GetShardIterator",
             source: Box::new(Malformed("shard iterator")),
         })
-    }
-
-    async fn read(&self, iterator: &ShardIterator) -> Result<RecordPage, StreamError> {
-        let fetched = self.fetch(iterator).await?;
-        let (next, bytes) = (fetched.next.clone(), fetched.bytes);
-        Ok(RecordPage { records: fetched.decode()?, bytes, next })
     }
 
     async fn fetch(&self, iterator: &ShardIterator) -> Result<Fetched, StreamError> {

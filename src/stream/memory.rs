@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 
 use super::{
-    Change, Record, RecordPage, Shard, ShardId, ShardIterator, ShardPage, StreamError, StreamPoint, StreamSequence,
-    StreamSource,
+    Change, Fetched, Record, RecordPage, Shard, ShardId, ShardIterator, ShardPage, ShardSource, StreamError,
+    StreamPoint, StreamSequence, StreamSource,
 };
 use crate::event::Timestamp;
 
@@ -116,7 +116,10 @@ impl StreamSource for MemoryStream {
                 .collect()
         }))
     }
+}
 
+#[async_trait]
+impl ShardSource for MemoryStream {
     async fn open(&self, shard: &ShardId, from: &StreamPoint) -> Result<ShardIterator, StreamError> {
         self.with(|shards| {
             let contents = shards.by_id.get(shard).ok_or(StreamError::Gone)?;
@@ -134,7 +137,7 @@ impl StreamSource for MemoryStream {
         })
     }
 
-    async fn read(&self, iterator: &ShardIterator) -> Result<RecordPage, StreamError> {
+    async fn fetch(&self, iterator: &ShardIterator) -> Result<Fetched, StreamError> {
         let place =
             iterator.0.split_once('|').and_then(|(shard, at)| Some((ShardId::new(shard), at.parse::<usize>().ok()?)));
         let Some((shard, at)) = place else { return Err(StreamError::ExpiredIterator) };
@@ -147,7 +150,8 @@ impl StreamSource for MemoryStream {
             let records = contents.records[at..end].to_vec();
             let ended = contents.closed && end == contents.records.len();
             let bytes = records.len() * 1000;
-            Ok(RecordPage { records, bytes, next: (!ended).then(|| ShardIterator(format!("{shard}|{end}"))) })
+            let next = (!ended).then(|| ShardIterator(format!("{shard}|{end}")));
+            Ok(RecordPage { records, bytes, next }.into())
         })
     }
 }

@@ -28,5 +28,7 @@ pub(crate) use reader::with_causes;
 pub use reader::{Lost, ReaderEnd, ReaderParts, ShardReader};
 pub use sequence::{StreamPoint, StreamSequence};
 pub use shard::{Shard, ShardId};
-pub use source::{Change, Fetched, Record, RecordPage, ShardIterator, ShardPage, StreamError, StreamSource};
+pub use source::{
+    Change, Fetched, Record, RecordPage, ShardIterator, ShardPage, ShardSource, StreamError, StreamSource,
+};
 pub use window::LaneId;

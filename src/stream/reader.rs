@@ -19,7 +19,7 @@ use super::budget::{Budget, Room};
 use super::feed::Feed;
 use super::pace::{Fill, POLL_INTERVAL_MIN, Pace};
 use super::window::{LaneId, Read, ReadPlace};
-use super::{Change, Fetched, Page, Record, ShardIterator, StreamError, StreamPoint, StreamSource};
+use super::{Change, Fetched, Page, Record, ShardIterator, ShardSource, StreamError, StreamPoint};
 use crate::event::Timestamp;
 use crate::telemetry::{Beat, Health, names};
 use crate::time::{Backoff, BackoffPolicy, Clock, Random};
@@ -43,7 +43,7 @@ const GONE_ANSWERS_MAX: u32 = 5;
 #[derive(Clone)]
 pub struct ReaderParts {
     /// The stream.
-    pub source: Arc<dyn StreamSource>,
+    pub source: Arc<dyn ShardSource>,
     /// The bound on all windows' bytes.
     pub budget: Budget,
     /// The bytes a window may keep for slower lanes; computed anew for each page, because the number of shards changes.

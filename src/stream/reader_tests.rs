@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
-use super::super::{LaneId, MemoryStream, RecordPage, ShardId, ShardPage};
+use super::super::{LaneId, MemoryStream, ShardId};
 use super::*;
 use crate::event::{Event, Root, Sequence};
 
@@ -19,33 +19,17 @@ struct Counting {
 }
 
 #[async_trait]
-impl StreamSource for Counting {
-    fn name(&self) -> String {
-        self.stream.name()
-    }
-
-    async fn shards(&self, after: Option<&ShardId>) -> Result<ShardPage, StreamError> {
-        self.stream.shards(after).await
-    }
-
-    async fn children(&self, parent: &ShardId) -> Result<Vec<super::super::Shard>, StreamError> {
-        self.stream.children(parent).await
-    }
-
+impl ShardSource for Counting {
     async fn open(&self, shard: &ShardId, from: &StreamPoint) -> Result<ShardIterator, StreamError> {
         self.opened.fetch_add(1, Ordering::Relaxed);
         self.stream.open(shard, from).await
     }
 
-    async fn read(&self, iterator: &ShardIterator) -> Result<RecordPage, StreamError> {
+    async fn fetch(&self, iterator: &ShardIterator) -> Result<Fetched, StreamError> {
         if self.expired {
             return Err(StreamError::ExpiredIterator);
         }
-        self.stream.read(iterator).await
-    }
-
-    async fn fetch(&self, iterator: &ShardIterator) -> Result<Fetched, StreamError> {
-        let page = self.read(iterator).await?;
+        let page = self.stream.read(iterator).await?;
         let garbled = |left: usize| left.checked_sub(1);
         if self.garbled.fetch_update(Ordering::Relaxed, Ordering::Relaxed, garbled).is_err() {
             return Ok(page.into());

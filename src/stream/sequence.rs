@@ -49,7 +49,7 @@ impl StreamSequence {
         (!written.is_empty() && whole && number.bytes().all(|digit| digit.is_ascii_digit())).then_some(sequence)
     }
 
-    /// The digits, padded as DynamoDB Streams requires at least: 21. A place in a scan as it stands.
+    /// The digits, padded to the 21 that DynamoDB Streams requires at least; [`StreamSequence::parse`] undoes it.
     #[must_use]
     pub fn digits(&self) -> String {
         format!("{:0>21}", self.0)

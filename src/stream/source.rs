@@ -174,9 +174,25 @@ pub enum StreamError {
     },
 }
 
-/// Reads one stream.
+/// Reads shards, wherever they are.
 #[async_trait]
-pub trait StreamSource: Send + Sync {
+pub trait ShardSource: Send + Sync {
+    /// An iterator at a place in a shard.
+    async fn open(&self, shard: &ShardId, from: &StreamPoint) -> Result<ShardIterator, StreamError>;
+    /// The records at an iterator, at most 1000 and about 1 MB, not decoded yet: whoever reads on does so at once, and
+    /// decodes meanwhile.
+    async fn fetch(&self, iterator: &ShardIterator) -> Result<Fetched, StreamError>;
+    /// The same, decoded.
+    async fn read(&self, iterator: &ShardIterator) -> Result<RecordPage, StreamError> {
+        let fetched = self.fetch(iterator).await?;
+        let (next, bytes) = (fetched.next.clone(), fetched.bytes);
+        Ok(RecordPage { records: fetched.decode()?, bytes, next })
+    }
+}
+
+/// Reads one stream, and knows its shards.
+#[async_trait]
+pub trait StreamSource: ShardSource {
     /// The stream's name, its ARN: another one is another stream of the same table.
     fn name(&self) -> String;
     /// A page of the shard list, beginning behind `after`.
@@ -184,12 +200,4 @@ pub trait StreamSource: Send + Sync {
     /// The children of a closed shard, as far as the service knows them; services without the filter may answer with
     /// others too.
     async fn children(&self, parent: &ShardId) -> Result<Vec<Shard>, StreamError>;
-    /// An iterator at a place in a shard.
-    async fn open(&self, shard: &ShardId, from: &StreamPoint) -> Result<ShardIterator, StreamError>;
-    /// The records at an iterator: at most 1000 and about 1 MB.
-    async fn read(&self, iterator: &ShardIterator) -> Result<RecordPage, StreamError>;
-    /// The same, not decoded yet: whoever reads on does so at once, and decodes meanwhile.
-    async fn fetch(&self, iterator: &ShardIterator) -> Result<Fetched, StreamError> {
-        self.read(iterator).await.map(Fetched::from)
-    }
 }

@@ -3,7 +3,7 @@
 use angzarr_relay::event::Sequence;
 use angzarr_relay::local::{EmbeddedDynamo, EmbeddedKinesis, KinesisOptions};
 use angzarr_relay::storage::{EventStore, StorageError};
-use angzarr_relay::stream::{DynamoStream, StreamPoint, StreamSource as _};
+use angzarr_relay::stream::{DynamoStream, ShardSource as _, StreamPoint, StreamSource as _};
 use angzarr_relay::time::Random;
 use aws_sdk_kinesis::types::{PutRecordsRequestEntry, ShardIteratorType};
 

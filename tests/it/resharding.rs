@@ -10,7 +10,8 @@ use angzarr_relay::handler::HandlerName;
 use angzarr_relay::relay_table::{Checkpoint, CheckpointStore as _, RelayTable};
 use angzarr_relay::storage::TableNames;
 use angzarr_relay::stream::{
-    Change, DynamoStream, RecordPage, Shard, ShardId, ShardIterator, StreamError, StreamPoint, StreamSource as _,
+    Change, DynamoStream, RecordPage, Shard, ShardId, ShardIterator, ShardSource as _, StreamError, StreamPoint,
+    StreamSource as _,
 };
 use angzarr_relay::time::Clock;
 

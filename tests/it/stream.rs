@@ -6,7 +6,7 @@ use angzarr_relay::aws::AwsClients;
 use angzarr_relay::event::Sequence;
 use angzarr_relay::storage::{EventStore, TableNames};
 use angzarr_relay::stream::{
-    Change, DynamoStream, Record, Shard, ShardId, StreamError, StreamPoint, StreamSource as _,
+    Change, DynamoStream, Record, Shard, ShardId, ShardSource as _, StreamError, StreamPoint, StreamSource as _,
 };
 use angzarr_relay::time::Random;
 use aws_sdk_dynamodb::types::{

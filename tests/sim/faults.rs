@@ -17,7 +17,8 @@ use angzarr_relay::storage::{
     Advance, Advanced, EventSource, Mark, MarkStore, Marking, PositionStore, RowPage, Skip, Standing, StorageError,
 };
 use angzarr_relay::stream::{
-    Change, RecordPage, Shard, ShardId, ShardIterator, ShardPage, StreamError, StreamPoint, StreamSource,
+    Change, Fetched, RecordPage, Shard, ShardId, ShardIterator, ShardPage, ShardSource, StreamError, StreamPoint,
+    StreamSource,
 };
 use async_trait::async_trait;
 
@@ -70,24 +71,12 @@ impl TableSource for FaultyScan {
 }
 
 #[async_trait]
-impl StreamSource for FaultyScan {
-    fn name(&self) -> String {
-        self.scan.name()
-    }
-
-    async fn shards(&self, after: Option<&ShardId>) -> Result<ShardPage, StreamError> {
-        self.scan.shards(after).await
-    }
-
-    async fn children(&self, parent: &ShardId) -> Result<Vec<Shard>, StreamError> {
-        self.scan.children(parent).await
-    }
-
+impl ShardSource for FaultyScan {
     async fn open(&self, shard: &ShardId, from: &StreamPoint) -> Result<ShardIterator, StreamError> {
         self.scan.open(shard, from).await
     }
 
-    async fn read(&self, iterator: &ShardIterator) -> Result<RecordPage, StreamError> {
+    async fn fetch(&self, iterator: &ShardIterator) -> Result<Fetched, StreamError> {
         self.faulty.latency().await;
         if self.faulty.strikes() {
             self.faulty.world.happened("scan throttled");
@@ -101,7 +90,7 @@ impl StreamSource for FaultyScan {
         });
         self.faulty.world.check(|checker| checker.scanned(segment, rows.collect()));
         self.faulty.world.happened("page scanned");
-        Ok(page)
+        Ok(page.into())
     }
 }
 
@@ -176,13 +165,16 @@ impl StreamSource for Faulty {
         }
         self.world.stream.children(parent).await
     }
+}
 
+#[async_trait]
+impl ShardSource for Faulty {
     async fn open(&self, shard: &ShardId, from: &StreamPoint) -> Result<ShardIterator, StreamError> {
         self.latency().await;
         self.world.stream.open(shard, from).await
     }
 
-    async fn read(&self, iterator: &ShardIterator) -> Result<RecordPage, StreamError> {
+    async fn fetch(&self, iterator: &ShardIterator) -> Result<Fetched, StreamError> {
         self.latency().await;
         if self.strikes() {
             self.world.happened("iterator expired");
@@ -200,11 +192,11 @@ impl StreamSource for Faulty {
         {
             self.world.happened("page repeated");
             drop(asked);
-            return Ok(page);
+            return Ok(page.into());
         }
         let page = self.world.stream.read(iterator).await?;
         *self.last_page.lock().unwrap() = Some((iterator.clone(), page.clone()));
-        Ok(page)
+        Ok(page.into())
     }
 }
 
