@@ -13,7 +13,7 @@ use aws_sdk_dynamodb::types::{AttributeValue, ConsumedCapacity, ReturnConsumedCa
 
 use super::{CapacityPace, JobKind, ScanProgress, Scanned, Segment};
 use crate::aws::{AwsClients, AwsFailure, classify, observe};
-use crate::event::{columns, decode_row};
+use crate::event::{ChunkKey, columns, decode_row};
 use crate::storage::StorageError;
 use crate::storage::call::Call;
 use crate::stream::{
@@ -100,7 +100,7 @@ fn key_text<'a>(item: &'a HashMap<String, AttributeValue>, name: &str) -> &'a st
 /// The roots on a page of rows that follow each other by root, the one the page before ended with not counted again.
 pub(super) fn count_roots<'a>(keys: impl Iterator<Item = &'a str>, mut last: Option<&'a str>) -> u64 {
     let mut roots = 0;
-    for key in keys {
+    for key in keys.filter(|key| !ChunkKey::is_chunk(key)) {
         roots += u64::from(last != Some(key));
         last = Some(key);
     }
@@ -196,6 +196,7 @@ mod tests {
     #[test]
     fn a_root_over_two_pages_is_counted_once() {
         assert_eq!(count_roots(["a", "a", "b"].into_iter(), None), 2);
+        assert_eq!(count_roots(["a", "#chunk#a#0#x", "b"].into_iter(), None), 2);
         assert_eq!(count_roots(["b", "c"].into_iter(), Some("b")), 1);
         assert_eq!(count_roots([].into_iter(), Some("b")), 0);
     }

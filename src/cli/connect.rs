@@ -49,6 +49,7 @@ pub(super) struct Connection {
     pub(super) kinesis: Service,
     /// The command that creates the tables.
     pub(super) create_tables: String,
+    chunk_bytes: usize,
 }
 
 impl Connection {
@@ -71,13 +72,15 @@ impl Connection {
             streams: service("DynamoDB Streams", streams, "storage.dynamo.streams_endpoint"),
             kinesis: service("Kinesis", kinesis, "kinesis.endpoint (KINESIS_ENDPOINT)"),
             tables: TableNames::from_prefix(&config.storage.dynamo.table_prefix),
+            chunk_bytes: dynamo.chunk_size,
             create_tables: own_command(&["tables", "create"], context.config_path.as_deref()),
             clients,
         })
     }
 
     pub(super) fn event_store(&self) -> EventStore {
-        EventStore::new(&self.clients, &self.tables.events, Random::from_entropy())
+        let store = EventStore::new(&self.clients, &self.tables.events, Random::from_entropy());
+        store.with_chunk_bytes(self.chunk_bytes)
     }
 
     /// What a failed read or write of a table means.

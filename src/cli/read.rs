@@ -11,7 +11,7 @@ use super::connect::Connection;
 use super::output::{Columns, print, remark};
 use super::shell::shown;
 use super::{CliError, Context, RootArgs};
-use crate::event::{Row, Sequence};
+use crate::event::{Event, Row, Sequence};
 use crate::storage::Consistency;
 
 /// How much of a payload the table shows.
@@ -61,8 +61,15 @@ pub(super) async fn run(args: ReadArgs, context: Context) -> Result<(), CliError
         left = left.saturating_sub(page.rows.len());
         next = page.next;
         if args.json {
-            for row in &page.rows {
-                print(json(row))?;
+            for row in page.rows {
+                let row = match row {
+                    Ok(event) => {
+                        let payload = store.payload(&event).await.map_err(|error| connection.trouble(error))?;
+                        Ok(Event { payload, ..event })
+                    }
+                    invalid => invalid,
+                };
+                print(json(&row))?;
             }
         } else if let Some(lines) = columns.lines(page.rows.iter().map(cells).collect()) {
             print(lines)?;
@@ -83,8 +90,11 @@ fn cells(row: &Row) -> [String; 6] {
             event.created_at.to_string(),
             event.event_type.to_string(),
             event.correlation_id.as_deref().unwrap_or("-").to_owned(),
-            event.payload.len().to_string(),
-            beginning(&event.payload),
+            event.payload_bytes().to_string(),
+            match &event.chunked {
+                Some(chunked) => format!("(in {} chunks)", chunked.chunks),
+                None => beginning(&event.payload),
+            },
         ],
         Err(invalid) => {
             let blank = String::new;

@@ -38,6 +38,8 @@ pub struct KinesisReceiver {
     pub format: KinesisFormat,
     /// Whether several events of a root share one KPL-aggregated record; default no.
     pub aggregate: bool,
+    /// Whether an event larger than the stream takes goes out as a reference to its row; otherwise it fails for good.
+    pub references_oversize: bool,
 }
 
 /// `http = { .. }`.
@@ -102,8 +104,18 @@ impl KinesisReceiver {
             _ => None,
         });
         let aggregate = section.flag("aggregate", false);
+        let oversize = section.parsed("oversize", "\"park\" or \"reference\"", |text| match text {
+            "park" => Some(false),
+            "reference" => Some(true),
+            _ => None,
+        });
+        let (format, references_oversize) = (format.unwrap_or_default(), oversize.unwrap_or(false));
+        if references_oversize && format == KinesisFormat::Payload {
+            let expected = "\"park\": with format = \"payload\" there is no CloudEvent to put a reference in";
+            section.wrong("oversize", "\"reference\"", expected);
+        }
         section.finish();
-        Some(Self { stream: stream?, format: format.unwrap_or_default(), aggregate })
+        Some(Self { stream: stream?, format, aggregate, references_oversize })
     }
 }
 

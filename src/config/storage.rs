@@ -1,13 +1,19 @@
 //! `[storage]`: where events and positions are kept.
 
+use std::ops::RangeInclusive;
+
 use super::HttpUrl;
 use super::reader::Section;
+use crate::storage::CHUNK_BYTES_DEFAULT;
 
 /// The backends there are.
 const BACKENDS: &str = "\"dynamo\", the only storage backend there is";
 
 /// The longest suffix a table name gets is `-snapshots`, and DynamoDB takes names of 3 to 255 characters.
 const TABLE_PREFIX_CHARS_MAX: usize = 245;
+
+/// The sizes of a chunk: below, rows would be many; above, a row could not hold it with its key.
+const CHUNK_SIZE: RangeInclusive<usize> = 25_000..=CHUNK_BYTES_DEFAULT;
 
 /// Where events and positions are kept. `backend` is always `dynamo`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,11 +33,19 @@ pub struct DynamoConfig {
     pub endpoint: Option<HttpUrl>,
     /// The endpoint of DynamoDB Streams; `endpoint` when it is not set.
     pub streams_endpoint: Option<HttpUrl>,
+    /// A payload larger than this is stored in chunks of this size, in bytes; default 350 KiB, 25 KB to 350 KiB.
+    pub chunk_size: usize,
 }
 
 impl Default for DynamoConfig {
     fn default() -> Self {
-        Self { region: None, table_prefix: "angzarr".to_owned(), endpoint: None, streams_endpoint: None }
+        Self {
+            region: None,
+            table_prefix: "angzarr".to_owned(),
+            endpoint: None,
+            streams_endpoint: None,
+            chunk_size: CHUNK_BYTES_DEFAULT,
+        }
     }
 }
 
@@ -59,7 +73,9 @@ impl DynamoConfig {
         });
         let endpoint = section.parsed("endpoint", HttpUrl::EXPECTED, HttpUrl::parse);
         let streams_endpoint = section.parsed("streams_endpoint", HttpUrl::EXPECTED, HttpUrl::parse);
+        let chunk_size = section.bytes("chunk_size", defaults.chunk_size, &CHUNK_SIZE);
         section.finish();
-        Self { region, table_prefix: table_prefix.unwrap_or(defaults.table_prefix), endpoint, streams_endpoint }
+        let table_prefix = table_prefix.unwrap_or(defaults.table_prefix);
+        Self { region, table_prefix, endpoint, streams_endpoint, chunk_size }
     }
 }

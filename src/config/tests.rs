@@ -98,7 +98,12 @@ fn reads_handlers_with_the_defaults_of_their_kind_and_receiver() {
     assert_eq!(sink.flush_interval, Duration::from_secs(1));
     assert_eq!(sink.subscribe[0].types, ["Order*"]);
     assert_eq!(sink.subscribe[0].editions, ["v2"]);
-    let kinesis = KinesisReceiver { stream: "s".into(), format: KinesisFormat::Payload, aggregate: true };
+    let kinesis = KinesisReceiver {
+        stream: "s".into(),
+        format: KinesisFormat::Payload,
+        aggregate: true,
+        references_oversize: false,
+    };
     assert_eq!(sink.receiver, Receiver::Kinesis(kinesis));
 
     assert_eq!(saga.start, Start::At(Timestamp::parse("2026-01-31T12:00:00Z").unwrap()));

@@ -5,6 +5,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value};
 
 use super::Event;
@@ -24,6 +25,22 @@ pub fn cloudevent_id(event: &Event) -> String {
 /// The event as a CloudEvents JSON object.
 #[must_use]
 pub fn cloudevent_json(event: &Event) -> Value {
+    let mut object = attributes(event);
+    object.insert("data_base64".to_owned(), Value::String(STANDARD.encode(&event.payload)));
+    Value::Object(object)
+}
+
+/// The event without its payload: the CloudEvents extension `dataref` says where its row is, as
+/// `dynamodb://{table}/{partition key}/{sequence}`, the key percent-encoded.
+#[must_use]
+pub fn cloudevent_reference(event: &Event, table: &str) -> Value {
+    let key = utf8_percent_encode(event.root.key(), NON_ALPHANUMERIC);
+    let mut object = attributes(event);
+    object.insert("dataref".to_owned(), Value::String(format!("dynamodb://{table}/{key}/{}", event.sequence)));
+    Value::Object(object)
+}
+
+fn attributes(event: &Event) -> Map<String, Value> {
     let root = &event.root;
     let mut object = Map::new();
     let mut put = |name: &str, value: String| {
@@ -40,8 +57,7 @@ pub fn cloudevent_json(event: &Event) -> Value {
     }
     put("sequence", format!("{:0SEQUENCE_DIGITS$}", event.sequence.0));
     put("partitionkey", root.key().to_owned());
-    put("data_base64", STANDARD.encode(&event.payload));
-    Value::Object(object)
+    object
 }
 
 /// The event as the bytes of a CloudEvents JSON object, on one line.
@@ -62,6 +78,7 @@ mod tests {
             sequence: Sequence(42),
             event_type: "OrderPlaced".into(),
             payload: vec![0, 255, 16].into(),
+            chunked: None,
             correlation_id: Some("c-1".into()),
             created_at: Timestamp::parse("2026-01-31T12:00:00Z").unwrap(),
         };

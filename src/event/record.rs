@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use super::{Root, Sequence, Timestamp};
+use super::{Chunked, Root, Sequence, Timestamp};
 
 /// What an event costs in memory besides its texts and payload, about: the struct, its reference counts, its place in
 /// a queue.
@@ -19,8 +19,11 @@ pub struct Event {
     pub sequence: Sequence,
     /// The type's name, such as `OrderPlaced`.
     pub event_type: Box<str>,
-    /// The body, as its writer encoded it.
+    /// The body, as its writer encoded it; empty while it is stored in chunks and was not put together.
     pub payload: Bytes,
+    /// How the payload is stored when it is not in the event's own row. A handler gets the payload whole all the same,
+    /// unless it takes none of this size.
+    pub chunked: Option<Box<Chunked>>,
     /// What ties together the events of one business transaction, if its writer said.
     pub correlation_id: Option<Box<str>>,
     /// When its writer made it.
@@ -28,6 +31,18 @@ pub struct Event {
 }
 
 impl Event {
+    /// The size of the whole payload, wherever it is.
+    #[must_use]
+    pub fn payload_bytes(&self) -> usize {
+        self.chunked.as_ref().map_or(self.payload.len(), |chunked| chunked.bytes)
+    }
+
+    /// Whether `payload` is all of it.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.payload.len() == self.payload_bytes()
+    }
+
     /// What the event costs in memory, in bytes, about.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
@@ -47,7 +62,7 @@ impl fmt::Debug for Event {
             .field("root", &self.root.key())
             .field("sequence", &self.sequence.0)
             .field("event_type", &self.event_type)
-            .field("payload_bytes", &self.payload.len())
+            .field("payload_bytes", &self.payload_bytes())
             .finish_non_exhaustive()
     }
 }

@@ -9,6 +9,7 @@ use std::hash::BuildHasher;
 
 use bytes::Bytes;
 
+use super::chunk::{ChunkKey, Chunked, PAYLOAD_BYTES_MAX};
 use super::{Event, Root, Sequence, Timestamp};
 
 /// The attribute names of the events table.
@@ -19,8 +20,18 @@ pub mod columns {
     pub const SK: &str = "sk";
     /// S: the type's name.
     pub const EVENT_TYPE: &str = "event_type";
-    /// B: the body.
+    /// B: the body; not there when it is stored in chunks.
     pub const PAYLOAD: &str = "payload";
+    /// N: the bytes of a body in chunks.
+    pub const PAYLOAD_BYTES: &str = "payload_bytes";
+    /// N: its chunks.
+    pub const PAYLOAD_CHUNKS: &str = "payload_chunks";
+    /// B: its SHA-256.
+    pub const PAYLOAD_SHA256: &str = "payload_sha256";
+    /// S: the append that wrote its chunks.
+    pub const APPEND_ID: &str = "append_id";
+    /// B: the bytes of a chunk, in its own row.
+    pub const CHUNK: &str = "chunk";
     /// S, optional.
     pub const CORRELATION_ID: &str = "correlation_id";
     /// S, ISO 8601.
@@ -63,6 +74,9 @@ pub enum RowError {
         /// What is wrong with them.
         reason: String,
     },
+    /// It holds a part of an event's payload.
+    #[error("the row is a chunk of an event's payload")]
+    Chunk,
     /// The key is good, the body is not.
     #[error(transparent)]
     Body(#[from] InvalidRow),
@@ -74,7 +88,8 @@ const SHOWN_CHARS_MAX: usize = 120;
 /// Decodes one row of the events table (design section 3).
 ///
 /// # Errors
-/// [`RowError::Key`] when `pk` and `sk` are no event key, [`RowError::Body`] when the rest is no event.
+/// [`RowError::Key`] when `pk` and `sk` are no event key, [`RowError::Chunk`] when they are a chunk's, [`RowError::Body`]
+/// when the rest is no event.
 pub fn decode_row<A: Attribute, S: BuildHasher>(mut item: HashMap<String, A, S>) -> Result<Event, RowError> {
     let (root, sequence) = decode_key(&mut item)?;
     decode_body(item, root, sequence).map_err(RowError::Body)
@@ -91,6 +106,7 @@ fn decode_key<A: Attribute, S: BuildHasher>(item: &mut HashMap<String, A, S>) ->
         reason,
     };
     let root = match pk.as_deref() {
+        Some(key) if ChunkKey::is_chunk(key) => return Err(RowError::Chunk),
         Some(key) => Root::parse(key).map_err(|error| shown(error.to_string()))?,
         None => return Err(shown("`pk` is no text (S)".into())),
     };
@@ -108,14 +124,16 @@ fn decode_key<A: Attribute, S: BuildHasher>(item: &mut HashMap<String, A, S>) ->
 fn decode_body<A: Attribute, S: BuildHasher>(mut item: HashMap<String, A, S>, root: Root, sequence: Sequence) -> Row {
     let found = decode_attributes(&mut item);
     match found {
-        Ok((event_type, payload, correlation_id, created_at)) => {
-            Ok(Event { root, sequence, event_type, payload, correlation_id, created_at })
+        Ok((event_type, (payload, chunked), correlation_id, created_at)) => {
+            Ok(Event { root, sequence, event_type, payload, chunked, correlation_id, created_at })
         }
         Err(reason) => Err(InvalidRow { root, sequence, reason }),
     }
 }
 
-type Body = (Box<str>, Bytes, Option<Box<str>>, Timestamp);
+type Payload = (Bytes, Option<Box<Chunked>>);
+
+type Body = (Box<str>, Payload, Option<Box<str>>, Timestamp);
 
 fn decode_attributes<A: Attribute, S: BuildHasher>(item: &mut HashMap<String, A, S>) -> Result<Body, String> {
     let event_type =
@@ -123,8 +141,7 @@ fn decode_attributes<A: Attribute, S: BuildHasher>(item: &mut HashMap<String, A,
     if event_type.is_empty() {
         return Err("`event_type` is empty".into());
     }
-    let payload =
-        item.remove(columns::PAYLOAD).and_then(A::into_binary).ok_or("`payload` is missing or not binary (B)")?;
+    let payload = decode_payload(item)?;
     let correlation_id = match item.remove(columns::CORRELATION_ID) {
         Some(value) => Some(value.into_text().ok_or("`correlation_id` is no text (S)")?.into()),
         None => None,
@@ -133,6 +150,28 @@ fn decode_attributes<A: Attribute, S: BuildHasher>(item: &mut HashMap<String, A,
         item.remove(columns::CREATED_AT).and_then(A::into_text).ok_or("`created_at` is missing or no text (S)")?;
     let created_at = Timestamp::parse(&created_at).map_err(|_| "`created_at` is not an ISO 8601 time")?;
     Ok((event_type.into(), payload, correlation_id, created_at))
+}
+
+fn decode_payload<A: Attribute, S: BuildHasher>(item: &mut HashMap<String, A, S>) -> Result<Payload, String> {
+    if let Some(payload) = item.remove(columns::PAYLOAD) {
+        let payload = payload.into_binary().ok_or("`payload` is not binary (B)")?;
+        return Ok((payload, None));
+    }
+    let Some(chunks) = item.remove(columns::PAYLOAD_CHUNKS) else {
+        return Err("`payload` is missing".into());
+    };
+    let chunks = chunks.into_number().and_then(|digits| digits.parse().ok());
+    let chunks = chunks.ok_or("`payload_chunks` is no whole number (N)")?;
+    let bytes = item.remove(columns::PAYLOAD_BYTES).and_then(A::into_number).and_then(|digits| digits.parse().ok());
+    let bytes = bytes
+        .filter(|bytes| *bytes <= PAYLOAD_BYTES_MAX)
+        .ok_or_else(|| format!("`payload_bytes` is no number (N) up to {PAYLOAD_BYTES_MAX}"))?;
+    let sha256 = item.remove(columns::PAYLOAD_SHA256).and_then(A::into_binary);
+    let sha256 = sha256.and_then(|digest| <[u8; 32]>::try_from(&digest[..]).ok());
+    let sha256 = sha256.ok_or("`payload_sha256` is missing or not 32 bytes (B)")?;
+    let append_id =
+        item.remove(columns::APPEND_ID).and_then(A::into_text).ok_or("`append_id` is missing or no text (S)")?;
+    Ok((Bytes::new(), Some(Box::new(Chunked { bytes, chunks, sha256, append_id: append_id.into() }))))
 }
 
 #[cfg(test)]
@@ -189,6 +228,35 @@ mod tests {
         item.remove("correlation_id");
         item.insert("ttl".into(), Value::N("1"));
         assert_eq!(decode_row(item).unwrap().correlation_id, None);
+    }
+
+    #[test]
+    fn a_payload_in_chunks_is_described() {
+        let mut item = row();
+        item.remove("payload");
+        item.extend([
+            ("payload_bytes".to_owned(), Value::N("700000")),
+            ("payload_chunks".to_owned(), Value::N("2")),
+            ("payload_sha256".to_owned(), Value::B(&[7; 32])),
+            ("append_id".to_owned(), Value::S("x")),
+        ]);
+        let event = decode_row(item.clone()).unwrap();
+        assert_eq!((event.payload.len(), event.payload_bytes(), event.chunked.unwrap().chunks), (0, 700_000, 2));
+        for (name, value) in [
+            ("payload_bytes", Value::N("99999999999")),
+            ("payload_chunks", Value::N("-1")),
+            ("payload_sha256", Value::B(&[7; 31])),
+            ("append_id", Value::N("1")),
+        ] {
+            let mut item = item.clone();
+            item.insert(name.into(), value);
+            assert!(
+                matches!(decode_row(item), Err(RowError::Body(invalid)) if invalid.reason.contains(name)),
+                "{name}"
+            );
+        }
+        item.insert("pk".into(), Value::S("#chunk#orders#angzarr#1#7#x"));
+        assert_eq!(decode_row(item), Err(RowError::Chunk));
     }
 
     #[test]

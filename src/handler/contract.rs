@@ -100,11 +100,14 @@ pub struct GroupLimits {
     pub bytes_per_root: usize,
     /// Payload bytes in one call; a single larger event is still given.
     pub bytes: usize,
+    /// A payload that is stored in chunks and larger than this is not put together: its event comes without it, and
+    /// [`Event::chunked`] says so.
+    pub payload_bytes_max: usize,
 }
 
 impl Default for GroupLimits {
     fn default() -> Self {
-        Self { roots: 1, events_per_root: 100, bytes_per_root: 1 << 20, bytes: 1 << 20 }
+        Self { roots: 1, events_per_root: 100, bytes_per_root: 1 << 20, bytes: 1 << 20, payload_bytes_max: usize::MAX }
     }
 }
 

@@ -18,6 +18,6 @@ pub use contract::{Accepted, GroupLimits, Handler, HandlerError, RootBatch};
 pub use function::{FunctionHandler, handler_fn};
 pub use http::{HeaderValueSource, HttpBatch, HttpHandler, HttpSettings, HttpSettingsError};
 pub use jsonl::{JsonlError, JsonlHandler};
-pub use kinesis::{KinesisFormat, KinesisHandler, KinesisSettings};
+pub use kinesis::{KinesisFormat, KinesisHandler, KinesisSettings, Oversize};
 pub use name::{HandlerKind, HandlerName, HandlerNameError};
 pub use transactional::{Projection, Transactional, WRITES_MAX};

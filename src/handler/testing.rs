@@ -21,6 +21,7 @@ pub(super) fn batch_of(id: &str, sequences: Range<u64>, payload: &[u8]) -> RootB
                 sequence: Sequence(sequence),
                 event_type: "OrderPlaced".into(),
                 payload: payload.to_vec().into(),
+                chunked: None,
                 correlation_id: None,
                 created_at: Timestamp::from_unix_millis(1_700_000_000_000),
             })

@@ -1,4 +1,5 @@
-//! One call of a handler: its time limit, its panics, and, when care is taken, the note that goes before it.
+//! One call of a handler: its time limit, its panics, large payloads put together, and, when care is taken, the note
+//! that goes before it.
 
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
@@ -11,6 +12,7 @@ use futures_util::FutureExt as _;
 use tokio::time::{Instant, timeout};
 
 use super::LanesParts;
+use super::payload::put_together;
 use super::task::until_done;
 use crate::handler::{Accepted, Handler, HandlerError, RootBatch};
 use crate::relay_table::Suspect;
@@ -43,8 +45,26 @@ fn suspect(parts: &LanesParts, group: &[RootBatch]) -> Option<Suspect> {
     Some(Suspect { root: batch.root.clone(), sequence, attempts })
 }
 
-/// Calls the handler, and counts the time from `began`.
+/// Gives the handler a group, its payloads put together.
 pub(super) async fn deliver(parts: Arc<LanesParts>, group: Vec<RootBatch>, began: Instant) -> Delivered {
+    let Some(whole) = put_together(&parts, &group).await else { return call(&parts, group, began).await };
+    let given: Vec<RootBatch> = whole.batches.iter().filter_map(|batch| batch.as_ref().ok().cloned()).collect();
+    let began = Instant::now();
+    let (mut answers, took) = if given.is_empty() {
+        (Vec::new().into_iter(), Duration::ZERO)
+    } else {
+        let (answers, took) = call(&parts, given, began).await;
+        (answers.into_iter(), took)
+    };
+    let answered = group.into_iter().zip(whole.batches).filter_map(|(batch, whole)| match whole {
+        Ok(_) => answers.next().map(|(_, answer)| (batch, answer)),
+        Err(broken) => Some((batch, Err(broken))),
+    });
+    (answered.collect(), took)
+}
+
+/// Calls the handler, and counts the time from `began`.
+async fn call(parts: &LanesParts, group: Vec<RootBatch>, began: Instant) -> Delivered {
     let limit = parts.settings.deliver_timeout;
     let answered = {
         let mut call = pin!(AssertUnwindSafe(answers(&*parts.handler, &group)).catch_unwind());

@@ -55,7 +55,7 @@ impl Lanes {
             let bytes_left = limits.bytes.saturating_sub(bytes);
             match self.next_batch(slot, limits.bytes_per_root.min(bytes_left), group.is_empty()) {
                 Some(batch) => {
-                    bytes += batch.events.iter().map(|event| event.payload.len()).sum::<usize>();
+                    bytes += batch.events.iter().map(|event| event.payload_bytes()).sum::<usize>();
                     self.enter(slot, Phase::InFlight);
                     self.note_moved(slot, now);
                     if gate == Gate::Probe {
@@ -115,7 +115,7 @@ impl Lanes {
             if !self.subscription.wants(event) {
                 continue;
             }
-            bytes += event.payload.len();
+            bytes += event.payload_bytes();
             if bytes > bytes_max && !(whole && events.is_empty()) {
                 break;
             }

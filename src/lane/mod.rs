@@ -26,12 +26,14 @@ mod repair;
 mod gauges;
 mod progress;
 mod safety;
+mod payload;
 mod delivery;
 mod task;
 
 pub use glob::Glob;
 pub use lanes::{Effect, Lanes, Stuck};
 pub use marks::MarkOrder;
+pub use payload::PayloadRoom;
 pub use preload::KnownPositions;
 pub use progress::Progress;
 pub use repair::{RepairOrder, Repaired};

@@ -20,7 +20,7 @@ use crate::event::{Event, InvalidRow, Root, Sequence};
 use crate::stream::{RunRow, row_sequence};
 
 /// How often the table is asked again for a missing sequence.
-const HOLE_POLL: Duration = Duration::from_secs(1);
+pub(super) const HOLE_POLL: Duration = Duration::from_secs(1);
 
 /// What is wrong with a root that has a hole.
 const HOLE: &str = "the table has a hole: this sequence is missing though later ones exist";

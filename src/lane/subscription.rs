@@ -86,6 +86,7 @@ mod tests {
             sequence: Sequence(0),
             event_type: event_type.into(),
             payload: bytes::Bytes::new(),
+            chunked: None,
             correlation_id: None,
             created_at: Timestamp::from_unix_millis(0),
         }

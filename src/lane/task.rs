@@ -20,7 +20,7 @@ use tracing::{error, warn};
 
 use super::delivery::{Delivered, deliver, deliver_noted};
 use super::safety::SafetyWatch;
-use super::{Effect, KnownPositions, LaneSettings, Lanes, MarkOrder, Progress, Repaired, Subscription};
+use super::{Effect, KnownPositions, LaneSettings, Lanes, MarkOrder, PayloadRoom, Progress, Repaired, Subscription};
 use crate::event::Root;
 use crate::handler::{Handler, HandlerName, RootBatch};
 use crate::relay_table::{Checkpoint, CheckpointStore, Lives, Suspect};
@@ -65,6 +65,8 @@ pub struct LanesParts {
     pub events: Arc<dyn EventSource>,
     /// Where its positions are.
     pub positions: Arc<dyn PositionStore>,
+    /// Room for payloads that are put together.
+    pub payload_room: PayloadRoom,
     /// What is known of its positions before the first lane is opened.
     pub known: KnownPositions,
     /// Where its roots are marked.

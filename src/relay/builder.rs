@@ -135,11 +135,12 @@ impl RelayBuilder {
         let recorder = Recorder::install();
         let health = Health::default();
         let clients = clients_for(&self.config).await;
+        let tables = TableNames::from_prefix(&self.config.storage.dynamo.table_prefix);
         let mut specs = Vec::new();
         for handler in &self.config.handlers {
             let own = self.handlers.iter().find(|(name, _)| name == handler.name.as_str());
             let own = own.map(|(_, handler)| handler.clone());
-            specs.push(handler_spec(handler, &self.config.relay, &clients.kinesis, own).await?);
+            specs.push(handler_spec(handler, &self.config.relay, (&clients.kinesis, &tables.events), own).await?);
         }
         let settings = RelaySettings {
             memory_limit_bytes: self.config.relay.memory_limit,

@@ -34,8 +34,9 @@ pub(super) struct JobPorts {
     pub(super) progress: ScanProgress,
     pub(super) clock: Clock,
     pub(super) health: Health,
-    /// The bound on the bytes of all segments' windows: what they hold takes no room from the stream.
-    pub(super) budget: Budget,
+    /// The bounds on the bytes of the windows of each handler's segments: what they hold takes no room from the stream, nor
+    /// from another handler.
+    pub(super) budgets: BTreeMap<HandlerName, Budget>,
     /// The parts of a new job.
     pub(super) segments: u32,
 }
@@ -234,9 +235,7 @@ impl Pace {
 
 /// What the reader of a shard is made of: segments are read from the table, all others from the stream.
 pub(super) fn reader_parts(shard: &ShardId, parts: &ReaderParts, jobs: &JobPorts) -> ReaderParts {
-    if Segment::of_shard(shard).is_none() {
-        return parts.clone();
-    }
-    let (source, budget) = (jobs.scan.clone(), jobs.budget.clone());
+    let Some(segment) = Segment::of_shard(shard) else { return parts.clone() };
+    let (source, budget) = (jobs.scan.clone(), jobs.budgets.get(&segment.handler).unwrap_or(&parts.budget).clone());
     ReaderParts { source, budget, counted_as: names::ROWS_SCANNED, lost: None, ..parts.clone() }
 }

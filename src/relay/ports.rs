@@ -104,13 +104,20 @@ impl Default for RelaySettings {
 const IDLE_ROOT_BYTES: usize = 256;
 
 impl RelaySettings {
-    /// The part of the memory limit for page windows of the stream: a quarter.
+    /// The part of the memory limit for page windows of the stream: three sixteenths.
     #[must_use]
     pub fn window_bytes(&self) -> usize {
-        self.memory_limit_bytes / 4
+        self.memory_limit_bytes / 16 * 3
     }
 
-    /// The part for page windows of the table's scans: an eighth.
+    /// The part for payloads that are put together from their chunks: a sixteenth. One that is larger is put together
+    /// alone, and comes on top.
+    #[must_use]
+    pub fn payload_bytes(&self) -> usize {
+        self.memory_limit_bytes / 16
+    }
+
+    /// The part for page windows of the table's scans: an eighth, shared by the handlers.
     #[must_use]
     pub fn scan_bytes(&self) -> usize {
         self.memory_limit_bytes / 8
@@ -142,7 +149,7 @@ mod tests {
                 let settings = RelaySettings { memory_limit_bytes, ..RelaySettings::default() };
                 let bounded = settings.bounded(&LaneSettings::default(), handlers);
                 let roots_bytes = bounded.idle_roots_max * IDLE_ROOT_BYTES;
-                let windows_bytes = settings.window_bytes() + settings.scan_bytes();
+                let windows_bytes = settings.window_bytes() + settings.scan_bytes() + settings.payload_bytes();
                 let bytes = windows_bytes + handlers * (bounded.queued_bytes_max + roots_bytes);
                 assert!(bytes <= memory_limit_bytes, "{memory_limit_bytes} {handlers}: {bytes}");
                 // A root with an unwritten position takes the place of two; one page always goes.

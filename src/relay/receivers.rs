@@ -10,7 +10,7 @@ use crate::config::{
 };
 use crate::handler::{
     Handler, HandlerName, HttpBatch, HttpHandler, HttpSettings, HttpSettingsError, JsonlError, JsonlHandler,
-    KinesisHandler, KinesisSettings,
+    KinesisHandler, KinesisSettings, Oversize,
 };
 use crate::lane::{Glob, LaneSettings, Pattern, Subscription};
 
@@ -49,12 +49,14 @@ pub enum ReceiverError {
 pub(super) async fn handler_spec(
     config: &HandlerConfig,
     relay: &RelayConfig,
-    kinesis: &Client,
+    (kinesis, events_table): (&Client, &str),
     in_process: Option<Arc<dyn Handler>>,
 ) -> Result<HandlerSpec, ReceiverError> {
     let name = config.name.clone();
     let handler: Arc<dyn Handler> = match &config.receiver {
-        Receiver::Kinesis(receiver) => Arc::new(KinesisHandler::new(kinesis.clone(), kinesis_settings(receiver))),
+        Receiver::Kinesis(receiver) => {
+            Arc::new(KinesisHandler::new(kinesis.clone(), kinesis_settings(receiver, events_table)))
+        }
         Receiver::Http(receiver) => Arc::new(
             HttpHandler::new(&http_settings(receiver))
                 .map_err(|source| ReceiverError::Http { handler: name.clone(), source })?,
@@ -107,8 +109,10 @@ fn pattern(config: &SubscriptionConfig) -> Pattern {
     Pattern { domain: Glob::new(&config.domain), types: globs(&config.types), editions: globs(&config.editions) }
 }
 
-fn kinesis_settings(receiver: &KinesisReceiver) -> KinesisSettings {
+fn kinesis_settings(receiver: &KinesisReceiver, events_table: &str) -> KinesisSettings {
+    let reference = Oversize::Reference { events_table: events_table.to_owned() };
     KinesisSettings {
+        oversize: if receiver.references_oversize { reference } else { Oversize::Refuse },
         format: receiver.format,
         aggregate: receiver.aggregate,
         ..KinesisSettings::new(receiver.stream.clone())

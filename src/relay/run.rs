@@ -16,7 +16,7 @@ use super::start::{Started, start};
 use super::{HandlerSpec, RelayPorts, RelaySettings};
 use crate::event::Root;
 use crate::handler::HandlerName;
-use crate::lane::{KnownPositions, LaneOrder, LanesParts, LanesTask, Progress};
+use crate::lane::{KnownPositions, LaneOrder, LanesParts, LanesTask, PayloadRoom, Progress};
 use crate::storage::{Standing, StorageError};
 use crate::stream::{Budget, ReaderParts, with_causes};
 use crate::telemetry::names;
@@ -101,6 +101,7 @@ impl Relay {
         let (report, reports) = mpsc::unbounded_channel();
         let mut lanes = JoinSet::new();
         let (mut kept, mut ordered_by) = (Vec::new(), Vec::new());
+        let payload_room = PayloadRoom::new(self.settings.payload_bytes());
         let (stop, care) = (cancel.child_token(), Arc::new(Semaphore::new(1)));
         let count = self.handlers.len();
         let names: Vec<HandlerName> = self.handlers.iter().map(|spec| spec.name.clone()).collect();
@@ -126,6 +127,7 @@ impl Relay {
                 paused,
                 lives: self.ports.lives.clone(),
                 care: care.clone(),
+                payload_room: payload_room.clone(),
                 unclean: life.unclean,
                 suspect: life.suspect,
                 known: known.remove(&spec.name).filter(|_| !parked).unwrap_or_default(),
@@ -188,7 +190,9 @@ fn shards(ports: &RelayPorts, settings: &RelaySettings, budget: Budget, handlers
         progress: ports.scan_progress.clone(),
         clock: ports.clock.clone(),
         health: ports.health.clone(),
-        budget: Budget::new(settings.scan_bytes()),
+        budgets: (handlers.iter())
+            .map(|handler| (handler.name.clone(), Budget::new(settings.scan_bytes() / handlers.len())))
+            .collect(),
         segments: settings.backfill_segments,
     };
     Shards::new(ports.stream.clone(), readers, jobs, (settings.reconcile_interval, settings.on_trim), handlers)

@@ -447,7 +447,7 @@ mod tests {
             progress,
             clock: Clock::system(),
             health: Health::default(),
-            budget: Budget::new(1 << 30),
+            budgets: BTreeMap::new(),
             segments: 1,
         };
         let mut shards = Shards::new(

@@ -21,10 +21,11 @@ use aws_sdk_dynamodb::types::{Put, ReturnConsumedCapacity, TransactWriteItem};
 use bytes::Bytes;
 
 use super::call::{Call, Item, binary, number, text};
+use super::event_chunks::{chunk_items, description};
 use super::transaction::Transacted;
 use super::{EventStore, StorageError};
 use crate::aws::observe;
-use crate::event::{Root, Sequence, Timestamp, columns};
+use crate::event::{Chunked, PAYLOAD_BYTES_MAX, Root, Sequence, Timestamp, columns};
 
 /// The most events of one append: the items of a transaction.
 pub const APPEND_EVENTS_MAX: usize = 100;
@@ -32,6 +33,18 @@ pub const APPEND_EVENTS_MAX: usize = 100;
 pub const APPEND_BYTES_MAX: usize = 4 << 20;
 /// The most bytes of one event's row as DynamoDB counts them, names included: 400 KB.
 pub const EVENT_BYTES_MAX: usize = 400 << 10;
+
+/// The bytes that stand in a row for a payload in chunks, names included, at most.
+const DESCRIPTION_BYTES_MAX: usize = 256;
+
+/// The bytes of a chunk's row besides the chunk and its key, names included, at most.
+const CHUNK_ROW_BYTES: usize = 64;
+
+/// What the key of a chunk has besides the root's key, in bytes, at most: `#chunk#`, the sequence, the append's id escaped.
+const CHUNK_KEY_BYTES_MAX: usize = 8 + 21 + 3 * 4 * TOKEN_CHARS_MAX;
+
+/// DynamoDB's limit for a partition key, in bytes.
+const KEY_BYTES_MAX: usize = 2048;
 
 /// The longest request token.
 const TOKEN_CHARS_MAX: usize = 36;
@@ -52,22 +65,26 @@ pub struct NewEvent {
 }
 
 impl NewEvent {
-    fn item(&self, root: &Root, sequence: Sequence) -> Item {
+    fn item(&self, root: &Root, sequence: Sequence, chunked: Option<&Chunked>) -> Item {
         let mut item = Item::from([
             (columns::PK.to_owned(), text(root.key())),
             (columns::SK.to_owned(), number(sequence)),
             (columns::EVENT_TYPE.to_owned(), text(&*self.event_type)),
-            (columns::PAYLOAD.to_owned(), binary(&self.payload)),
             (columns::CREATED_AT.to_owned(), text(self.created_at.to_string())),
         ]);
+        match chunked {
+            Some(chunked) => item.extend(description(chunked)),
+            None => drop(item.insert(columns::PAYLOAD.to_owned(), binary(&self.payload))),
+        }
         if let Some(correlation_id) = &self.correlation_id {
             item.insert(columns::CORRELATION_ID.to_owned(), text(&**correlation_id));
         }
         item
     }
 
-    /// The row's size as DynamoDB counts it: names and values in UTF-8 or raw, numbers by their significant digits.
-    fn row_bytes(&self, root: &Root, sequence: Sequence) -> usize {
+    /// The row's size as DynamoDB counts it: names and values in UTF-8 or raw, numbers by their significant digits. A
+    /// payload in chunks is described in fewer than [`DESCRIPTION_BYTES_MAX`].
+    fn row_bytes(&self, root: &Root, sequence: Sequence, chunk_bytes: usize) -> usize {
         let digits = sequence.to_string();
         let significant = digits.trim_end_matches('0').len();
         let correlation_id = self.correlation_id.as_ref().map_or(0, |id| columns::CORRELATION_ID.len() + id.len());
@@ -78,8 +95,11 @@ impl NewEvent {
             + 1
             + columns::EVENT_TYPE.len()
             + self.event_type.len()
-            + columns::PAYLOAD.len()
-            + self.payload.len()
+            + if self.payload.len() > chunk_bytes {
+                DESCRIPTION_BYTES_MAX
+            } else {
+                columns::PAYLOAD.len() + self.payload.len()
+            }
             + columns::CREATED_AT.len()
             + self.created_at.to_string().len()
             + correlation_id
@@ -88,8 +108,10 @@ impl NewEvent {
 
 impl EventStore {
     /// Appends events to a root behind the last event its writer saw, `expected` (none: the root is new, its first
-    /// event is 0); all of them or none. Answers the sequence of the last. At most [`APPEND_EVENTS_MAX`] events of
-    /// [`EVENT_BYTES_MAX`] each and [`APPEND_BYTES_MAX`] together.
+    /// event is 0); all of them or none. Answers the sequence of the last. At most [`APPEND_EVENTS_MAX`] events with rows of
+    /// [`EVENT_BYTES_MAX`] each and [`APPEND_BYTES_MAX`] together. A payload larger than a chunk is stored beside its row, up to
+    /// [`PAYLOAD_BYTES_MAX`]: in the same transaction where it fits, else before it, so that no event is there without its
+    /// payload. Chunks of an append that fails may stay; they belong to no event.
     ///
     /// # Errors [`StorageError::LostRace`] when another writer was first, [`StorageError::NotContiguous`] when the root
     /// has no event `expected`, [`StorageError::Invalid`] when a rule is broken: nothing was written then. After
@@ -100,11 +122,17 @@ impl EventStore {
         expected: Option<Sequence>,
         events: &[NewEvent],
     ) -> Result<Sequence, StorageError> {
-        let rows = Rows::check(root, expected, events)?;
-        self.check_predecessor(root, expected).await?;
+        let rows = Rows::check(root, expected, events, self.chunk_bytes)?;
+        self.check_predecessor(&rows, expected).await?;
+        let token = self.random.token();
+        let append = Append::new(&rows, events, &token, self.chunk_bytes);
+        let chunks_first = !append.fits_one_transaction();
+        if chunks_first {
+            self.put_chunks(append.chunks()).await?;
+        }
         match events {
-            [event] => self.put(&rows, event).await?,
-            _ => self.transact(&rows, events, &self.random.token()).await?,
+            [_] if chunks_first || !append.has_chunks() => self.put(&append).await?,
+            _ => self.transact(&append, !chunks_first, &token).await?,
         }
         Ok(rows.last)
     }
@@ -124,16 +152,22 @@ impl EventStore {
         if token.is_empty() || token.chars().count() > TOKEN_CHARS_MAX {
             return Err(invalid(format!("a request token has 1 to {TOKEN_CHARS_MAX} characters")));
         }
-        let rows = Rows::check(root, expected, events)?;
-        self.check_predecessor(root, expected).await?;
-        self.transact(&rows, events, token).await?;
+        let rows = Rows::check(root, expected, events, self.chunk_bytes)?;
+        self.check_predecessor(&rows, expected).await?;
+        // With the token as the append's id, an append that is made again writes the same chunks again.
+        let append = Append::new(&rows, events, token, self.chunk_bytes);
+        let chunks_first = !append.fits_one_transaction();
+        if chunks_first {
+            self.put_chunks(append.chunks()).await?;
+        }
+        self.transact(&append, !chunks_first, token).await?;
         Ok(rows.last)
     }
 
     /// Checks that the event before the append exists; for a new root, that the root does not begin above 0. Whether
     /// the place of the append is free is left to the write's condition, so that a repeated append with a token is
     /// answered as the first was.
-    async fn check_predecessor(&self, root: &Root, expected: Option<Sequence>) -> Result<(), StorageError> {
+    async fn check_predecessor(&self, rows: &Rows<'_>, expected: Option<Sequence>) -> Result<(), StorageError> {
         let at = expected.unwrap_or(Sequence::FIRST);
         let call = self.query_call();
         let request = (self.client.query())
@@ -146,7 +180,7 @@ impl EventStore {
             } else {
                 "pk = :pk AND sk >= :at"
             })
-            .expression_attribute_values(":pk", text(root.key()))
+            .expression_attribute_values(":pk", text(rows.root.key()))
             .expression_attribute_values(":at", number(at))
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
         let answer = call.make(request.send()).await?;
@@ -154,18 +188,19 @@ impl EventStore {
         let found = answer.items().first().map(|item| super::call::sequence_of(item, columns::SK));
         match (expected, found) {
             (Some(expected), None) => Err(StorageError::NotContiguous { first: expected.next() }),
-            (None, Some(found)) if found != Some(Sequence::FIRST) => self.lost(root, Sequence::FIRST).await,
+            (None, Some(found)) if found != Some(Sequence::FIRST) => self.lost(rows).await,
             _ => Ok(()),
         }
     }
 
-    async fn put(&self, rows: &Rows<'_>, event: &NewEvent) -> Result<(), StorageError> {
+    /// Puts an append of a single event.
+    async fn put(&self, append: &Append<'_>) -> Result<(), StorageError> {
         let call = self.write_call("PutItem");
         // Sent once: a second attempt after a lost reply would meet its own row and call it a lost race.
         let once = Config::builder().retry_config(RetryConfig::disabled());
         let request = (self.client.put_item())
             .table_name(&self.table)
-            .set_item(Some(event.item(rows.root, rows.first)))
+            .set_item(append.rows().next())
             .condition_expression(NO_SUCH_ROW)
             .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .customize()
@@ -176,18 +211,19 @@ impl EventStore {
                 Ok(())
             }
             Err(error) => match error.as_service_error() {
-                Some(PutItemError::ConditionalCheckFailedException(_)) => self.lost(rows.root, rows.first).await,
+                Some(PutItemError::ConditionalCheckFailedException(_)) => self.lost(append.rows).await,
                 _ => Err(call.failed(error)),
             },
         }
     }
 
-    async fn transact(&self, rows: &Rows<'_>, events: &[NewEvent], token: &str) -> Result<(), StorageError> {
+    async fn transact(&self, append: &Append<'_>, with_chunks: bool, token: &str) -> Result<(), StorageError> {
         let call = self.write_call("TransactWriteItems");
-        let puts = events.iter().zip(rows.first.0..).map(|(event, sequence)| {
+        let chunks = append.chunks().filter(|_| with_chunks);
+        let puts = append.rows().chain(chunks).map(|item| {
             let put = Put::builder()
                 .table_name(&self.table)
-                .set_item(Some(event.item(rows.root, Sequence(sequence))))
+                .set_item(Some(item))
                 .condition_expression(NO_SUCH_ROW)
                 .build()
                 .expect("table and item are set");
@@ -197,18 +233,18 @@ impl EventStore {
             (self.client.transact_write_items()).set_transact_items(Some(puts.collect())).client_request_token(token);
         match call.transact(request).await? {
             Transacted::Done => Ok(()),
-            Transacted::Refused(_) => self.lost(rows.root, rows.first).await,
+            Transacted::Refused(_) => self.lost(append.rows).await,
         }
     }
 
-    fn write_call(&self, operation: &'static str) -> Call<'_> {
+    pub(super) fn write_call(&self, operation: &'static str) -> Call<'_> {
         Call { operation, action: "dynamodb:PutItem", table: &self.table }
     }
 
-    async fn lost(&self, root: &Root, expected: Sequence) -> Result<(), StorageError> {
+    async fn lost(&self, rows: &Rows<'_>) -> Result<(), StorageError> {
         // That the race was lost is sure; where the root stands now is only of help.
-        let actual = self.last(root).await.unwrap_or(None);
-        Err(StorageError::LostRace { expected, actual })
+        let actual = self.last(rows.root).await.unwrap_or(None);
+        Err(StorageError::LostRace { expected: rows.first, actual })
     }
 }
 
@@ -222,11 +258,17 @@ struct Rows<'a> {
     root: &'a Root,
     first: Sequence,
     last: Sequence,
+    bytes: usize,
 }
 
 impl<'a> Rows<'a> {
     /// Checks an append against every rule that can be known without asking.
-    fn check(root: &'a Root, expected: Option<Sequence>, events: &[NewEvent]) -> Result<Self, StorageError> {
+    fn check(
+        root: &'a Root,
+        expected: Option<Sequence>,
+        events: &[NewEvent],
+        chunk_bytes: usize,
+    ) -> Result<Self, StorageError> {
         if events.is_empty() {
             return Err(invalid("an append needs at least one event".into()));
         }
@@ -248,7 +290,19 @@ impl<'a> Rows<'a> {
                     "the event {sequence} of {root} has an empty correlation id: leave it out"
                 )));
             }
-            let row = event.row_bytes(root, Sequence(sequence));
+            let payload = event.payload.len();
+            if payload > PAYLOAD_BYTES_MAX {
+                return Err(invalid(format!(
+                    "the payload of the event {sequence} of {root} has {payload} bytes, more than {PAYLOAD_BYTES_MAX}"
+                )));
+            }
+            if payload > chunk_bytes && root.key().len() + CHUNK_KEY_BYTES_MAX > KEY_BYTES_MAX {
+                return Err(invalid(format!(
+                    "the payload of the event {sequence} of {root} has {payload} bytes, more than {chunk_bytes}, and the \
+                     root's key is too long to store it in chunks"
+                )));
+            }
+            let row = event.row_bytes(root, Sequence(sequence), chunk_bytes);
             if row > EVENT_BYTES_MAX {
                 let reason = format!("the event {sequence} of {root} has {row} bytes, more than {EVENT_BYTES_MAX}");
                 return Err(invalid(reason));
@@ -258,7 +312,54 @@ impl<'a> Rows<'a> {
         if bytes > APPEND_BYTES_MAX {
             return Err(invalid(format!("the append to {root} has {bytes} bytes, more than {APPEND_BYTES_MAX}")));
         }
-        Ok(Self { root, first: Sequence(first), last: Sequence(last) })
+        Ok(Self { root, first: Sequence(first), last: Sequence(last), bytes })
+    }
+}
+
+/// One append: its events, and how each large payload is stored.
+struct Append<'a> {
+    rows: &'a Rows<'a>,
+    events: &'a [NewEvent],
+    chunked: Vec<Option<Chunked>>,
+    chunk_bytes: usize,
+    id: &'a str,
+}
+
+impl<'a> Append<'a> {
+    fn new(rows: &'a Rows<'a>, events: &'a [NewEvent], id: &'a str, chunk_bytes: usize) -> Self {
+        let chunked = |event: &NewEvent| {
+            (event.payload.len() > chunk_bytes).then(|| Chunked::new(&event.payload, chunk_bytes, id))
+        };
+        Self { rows, events, chunked: events.iter().map(chunked).collect(), chunk_bytes, id }
+    }
+
+    fn has_chunks(&self) -> bool {
+        self.chunked.iter().any(Option::is_some)
+    }
+
+    /// Whether the events and all their chunks can be written together.
+    fn fits_one_transaction(&self) -> bool {
+        let all = || self.chunked.iter().flatten();
+        let chunks: usize = all().map(|chunked| chunked.chunks as usize).sum();
+        let key_bytes = self.rows.root.key().len() + CHUNK_KEY_BYTES_MAX;
+        let bytes = all().map(|chunked| chunked.bytes).sum::<usize>() + chunks * (key_bytes + CHUNK_ROW_BYTES);
+        self.events.len() + chunks <= APPEND_EVENTS_MAX && self.rows.bytes + bytes <= APPEND_BYTES_MAX
+    }
+
+    /// The events' own rows.
+    fn rows(&self) -> impl Iterator<Item = Item> {
+        let events = self.events.iter().zip(&self.chunked).zip(self.rows.first.0..);
+        events.map(|((event, chunked), sequence)| event.item(self.rows.root, Sequence(sequence), chunked.as_ref()))
+    }
+
+    /// The rows of all chunks.
+    fn chunks(&self) -> impl Iterator<Item = Item> {
+        let events = self.events.iter().zip(&self.chunked).zip(self.rows.first.0..);
+        let large = events.filter(|((_, chunked), _)| chunked.is_some());
+        large.flat_map(|((event, _), sequence)| {
+            let payload = (&event.payload, self.chunk_bytes);
+            chunk_items((self.rows.root, Sequence(sequence)), payload, self.id, event.created_at)
+        })
     }
 }
 
@@ -277,7 +378,7 @@ mod tests {
 
     fn problem(expected: Option<Sequence>, events: &[NewEvent]) -> String {
         let root = Root::new("orders", "", "1").unwrap();
-        match Rows::check(&root, expected, events) {
+        match Rows::check(&root, expected, events, EVENT_BYTES_MAX) {
             Ok(rows) => format!("{}..={}", rows.first, rows.last),
             Err(error) => error.to_string(),
         }
@@ -306,9 +407,9 @@ mod tests {
     fn counts_an_item_as_dynamodb_does() {
         let root = Root::new("orders", "", "1").unwrap();
         // pk 2 + `orders##1` 9, sk 2 + zero 1, event_type 10 + 11, payload 7, created_at 10 + 20.
-        assert_eq!(event(0).row_bytes(&root, Sequence(0)), 72);
-        assert_eq!(event(0).row_bytes(&root, Sequence(1_000)), 72 + 1);
-        assert_eq!(event(0).row_bytes(&root, Sequence(1_234)), 72 + 2);
+        assert_eq!(event(0).row_bytes(&root, Sequence(0), EVENT_BYTES_MAX), 72);
+        assert_eq!(event(0).row_bytes(&root, Sequence(1_000), EVENT_BYTES_MAX), 72 + 1);
+        assert_eq!(event(0).row_bytes(&root, Sequence(1_234), EVENT_BYTES_MAX), 72 + 2);
         assert_eq!(problem(None, &[event(EVENT_BYTES_MAX - 72)]), "0..=0");
         assert!(problem(None, &[event(EVENT_BYTES_MAX - 71)]).contains("more than 409600"));
     }

@@ -3,11 +3,13 @@
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::ReturnConsumedCapacity;
+use bytes::Bytes;
 
 use super::call::{Call, Item, number, text};
+use super::event_chunks::CHUNK_BYTES_DEFAULT;
 use super::{Consistency, EventSource, RowPage, StorageError};
 use crate::aws::AwsClients;
-use crate::event::{Root, RowError, Sequence, columns, decode_row};
+use crate::event::{Event, Root, RowError, Sequence, columns, decode_row};
 use crate::time::Random;
 
 /// The most rows one page asks for; DynamoDB ends a page at 1 MB besides.
@@ -19,13 +21,21 @@ pub struct EventStore {
     pub(super) client: Client,
     pub(super) table: String,
     pub(super) random: Random,
+    /// A payload larger than this is stored in chunks of this size.
+    pub(super) chunk_bytes: usize,
 }
 
 impl EventStore {
     /// The events in `table`.
     #[must_use]
     pub fn new(clients: &AwsClients, table: &str, random: Random) -> Self {
-        Self { client: clients.dynamodb.clone(), table: table.to_owned(), random }
+        Self { client: clients.dynamodb.clone(), table: table.to_owned(), random, chunk_bytes: CHUNK_BYTES_DEFAULT }
+    }
+
+    /// Stores payloads larger than this in chunks of this size, in bytes; [`CHUNK_BYTES_DEFAULT`] otherwise.
+    #[must_use]
+    pub fn with_chunk_bytes(self, chunk_bytes: usize) -> Self {
+        Self { chunk_bytes: chunk_bytes.clamp(1, CHUNK_BYTES_DEFAULT), ..self }
     }
 
     /// One page of a root's rows from the sequence `from` on, at most `rows_max` and about 1 MB of them. A row that is
@@ -98,6 +108,7 @@ impl EventStore {
             match decode_row(item) {
                 Ok(event) => rows.push(Ok(event)),
                 Err(RowError::Body(invalid)) => rows.push(Err(invalid)),
+                Err(RowError::Chunk) => {}
                 // A sort key between two whole numbers: nobody's event.
                 Err(RowError::Key { key, reason }) => tracing::warn!(key, reason, "a row that is no event was passed"),
             }
@@ -122,5 +133,9 @@ impl EventSource for EventStore {
         rows_max: usize,
     ) -> Result<RowPage, StorageError> {
         self.query(root, from, to, Consistency::Strong, rows_max).await
+    }
+
+    async fn payload(&self, event: &Event) -> Result<Bytes, StorageError> {
+        Self::payload(self, event).await
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use super::{
     Advance, Advanced, EventSource, Mark, MarkState, MarkStore, Marking, PositionStore, RowPage, Skip, Standing,
@@ -15,11 +16,24 @@ use crate::handler::HandlerName;
 
 /// The events table in memory.
 #[derive(Debug, Clone, Default)]
-pub struct MemoryEvents(Arc<Mutex<BTreeMap<(Root, Sequence), Row>>>);
+pub struct MemoryEvents(Arc<Contents>);
+
+#[derive(Debug, Default)]
+struct Contents {
+    rows: Mutex<BTreeMap<(Root, Sequence), Row>>,
+    /// By their append.
+    chunks: Mutex<BTreeMap<Box<str>, Vec<Bytes>>>,
+}
 
 impl MemoryEvents {
     fn with<T>(&self, act: impl FnOnce(&mut BTreeMap<(Root, Sequence), Row>) -> T) -> T {
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut self.0.rows.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts the chunks of one append's payload.
+    pub fn put_chunks(&self, append_id: &str, chunks: Vec<Bytes>) {
+        let mut all = self.0.chunks.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(append_id.into(), chunks);
     }
 
     /// Puts an event, replacing the row it may find.
@@ -61,6 +75,20 @@ impl EventSource for MemoryEvents {
             let page: Vec<Row> = found.by_ref().take(rows_max).map(|(_, row)| row.clone()).collect();
             RowPage { rows: page, next: found.next().map(|((_, sequence), _)| *sequence) }
         }))
+    }
+
+    async fn payload(&self, event: &Event) -> Result<Bytes, StorageError> {
+        let Some(chunked) = &event.chunked else { return Ok(event.payload.clone()) };
+        let unreadable = |reason| {
+            let key = format!("{} {}", event.root.key(), event.sequence);
+            StorageError::Unreadable { table: "memory".to_owned(), key, reason }
+        };
+        let mut joining = chunked.join();
+        let chunks = self.0.chunks.lock().unwrap_or_else(PoisonError::into_inner);
+        for (number, chunk) in (0..).zip(chunks.get(&chunked.append_id).into_iter().flatten()) {
+            joining.push(number, chunk).map_err(unreadable)?;
+        }
+        joining.finish().map_err(unreadable)
     }
 }
 

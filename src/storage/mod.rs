@@ -7,6 +7,7 @@
 pub(crate) mod call;
 mod error;
 mod event_append;
+mod event_chunks;
 mod event_store;
 mod mark;
 pub(crate) mod mark_store;
@@ -21,6 +22,7 @@ pub(crate) mod transaction;
 
 pub use error::StorageError;
 pub use event_append::{APPEND_BYTES_MAX, APPEND_EVENTS_MAX, EVENT_BYTES_MAX, NewEvent};
+pub use event_chunks::CHUNK_BYTES_DEFAULT;
 pub use event_store::EventStore;
 pub use mark::{Mark, MarkState, MarkStore, Marking, Skip, Standing};
 pub use mark_store::DynamoMarks;
@@ -33,8 +35,9 @@ pub use tables::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
-use crate::event::{Root, Row, Sequence};
+use crate::event::{Event, Root, Row, Sequence};
 use crate::handler::HandlerName;
 
 /// The most roots one [`PositionStore::load`] takes: BatchGetItem's limit.
@@ -58,7 +61,7 @@ pub enum Consistency {
     Eventual,
 }
 
-/// Reads a root from the events table, for repair.
+/// Reads events from their table: for repair, and payloads that did not fit into their rows.
 #[async_trait]
 pub trait EventSource: Send + Sync {
     /// One page of the rows of `root` with `from <= sequence <= to`, read consistently; at most `rows_max` of them.
@@ -69,6 +72,10 @@ pub trait EventSource: Send + Sync {
         to: Sequence,
         rows_max: usize,
     ) -> Result<RowPage, StorageError>;
+
+    /// The whole payload of an event, put together from its chunks where it is stored in some.
+    /// [`StorageError::Unreadable`] when they are not what the event's row says.
+    async fn payload(&self, event: &Event) -> Result<Bytes, StorageError>;
 }
 
 /// A position to write: the handler has durably finished `root` up to and including `to`.

@@ -48,6 +48,8 @@ pub struct Ignored {
     pub removed: u64,
     /// Rows whose key is no event key.
     pub foreign: u64,
+    /// Parts of large payloads.
+    pub chunks: u64,
     /// Events that stood on the page before.
     pub repeated: u64,
 }
@@ -114,6 +116,7 @@ impl Page {
             Change::Inserted(event) => Ok(event),
             Change::Invalid(invalid) => Err(invalid),
             Change::ForeignKey { .. } => return self.ignored.foreign += 1,
+            Change::Chunk => return self.ignored.chunks += 1,
             Change::Modified => return self.ignored.modified += 1,
             Change::Removed => return self.ignored.removed += 1,
         };
@@ -157,6 +160,7 @@ mod tests {
             sequence: Sequence(sequence),
             event_type: "T".into(),
             payload: vec![0; 10].into(),
+            chunked: None,
             correlation_id: None,
             created_at: Timestamp::from_unix_millis(0),
         };
@@ -192,12 +196,12 @@ mod tests {
         let foreign = Change::ForeignKey { problem: "x".into() };
         let page = Page::new(
             StreamPoint::Horizon,
-            vec![plain(1, Change::Modified), plain(2, Change::Removed), plain(3, foreign)],
+            vec![plain(1, Change::Modified), plain(2, Change::Removed), plain(3, foreign), plain(4, Change::Chunk)],
             true,
         );
         assert!(page.runs.is_empty() && page.end);
-        assert_eq!(page.ignored, Ignored { modified: 1, removed: 1, foreign: 1, repeated: 0 });
-        assert_eq!(page.records, 3);
+        assert_eq!(page.ignored, Ignored { modified: 1, removed: 1, foreign: 1, chunks: 1, repeated: 0 });
+        assert_eq!(page.records, 4);
     }
 
     #[test]

@@ -101,6 +101,7 @@ struct ReadKinds {
     modified: Counter,
     removed: Counter,
     foreign: Counter,
+    chunks: Counter,
     invalid_keys: Counter,
     trimmed: Counter,
 }
@@ -134,6 +135,7 @@ impl ShardReader {
                 modified: kind("modified"),
                 removed: kind("removed"),
                 foreign: kind("foreign"),
+                chunks: kind("chunk"),
                 invalid_keys: counter!(names::INVALID_ROWS, "part" => "key"),
                 trimmed: counter!(names::STREAM_TRIMMED),
             },
@@ -282,12 +284,13 @@ impl ShardReader {
     }
 
     fn count(&self, records: &[Record]) {
-        let (mut events, mut modified, mut removed, mut foreign) = (0, 0, 0, 0);
+        let (mut events, mut modified, mut removed, mut foreign, mut chunks) = (0, 0, 0, 0, 0);
         for record in records {
             match &record.change {
                 Change::Inserted(_) | Change::Invalid(_) => events += 1,
                 Change::Modified => modified += 1,
                 Change::Removed => removed += 1,
+                Change::Chunk => chunks += 1,
                 Change::ForeignKey { problem } => {
                     foreign += 1;
                     debug!(shard = %self.feed.shard(), sequence = %record.sequence, %problem, "passed a row that is no event");
@@ -302,6 +305,7 @@ impl ShardReader {
         kinds.modified.increment(modified);
         kinds.removed.increment(removed);
         kinds.foreign.increment(foreign);
+        kinds.chunks.increment(chunks);
         kinds.invalid_keys.increment(foreign);
     }
 

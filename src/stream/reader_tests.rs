@@ -50,6 +50,7 @@ fn shard(records: u64, expired: bool) -> (Arc<Counting>, Feed) {
             sequence: Sequence(sequence),
             event_type: "T".into(),
             payload: bytes::Bytes::new(),
+            chunked: None,
             correlation_id: None,
             created_at: Timestamp::from_unix_millis(0),
         };

@@ -19,6 +19,8 @@ pub enum Change {
         /// The key found and what is wrong with it.
         problem: String,
     },
+    /// A new row that holds a part of an event's payload: read with its event, when that is delivered.
+    Chunk,
     /// A row was changed. Events are immutable: not an event.
     Modified,
     /// A row was removed, by somebody or by its time to live: not an event.
@@ -31,6 +33,7 @@ impl Change {
         match decoded {
             Ok(event) => Self::Inserted(event),
             Err(RowError::Body(invalid)) => Self::Invalid(invalid),
+            Err(RowError::Chunk) => Self::Chunk,
             Err(RowError::Key { key, reason }) => {
                 tracing::debug!(key, reason, "a row that is no event was passed");
                 Self::ForeignKey { problem: format!("`{key}`: {reason}") }

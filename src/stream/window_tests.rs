@@ -15,6 +15,7 @@ fn record(number: u64) -> Record {
         sequence: Sequence(number),
         event_type: "T".into(),
         payload: vec![0; 100].into(),
+        chunked: None,
         correlation_id: None,
         created_at: Timestamp::from_unix_millis(0),
     };

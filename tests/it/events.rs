@@ -1,7 +1,7 @@
 //! The event store: what an append guarantees, and what reading shows.
 
 use angzarr_relay::aws::AwsClients;
-use angzarr_relay::event::{Root, Sequence};
+use angzarr_relay::event::{PAYLOAD_BYTES_MAX, Root, Sequence};
 use angzarr_relay::storage::{
     Consistency, EVENT_BYTES_MAX, EventSource as _, EventStore, NewEvent, RowPage, StorageError, TableNames,
 };
@@ -124,7 +124,7 @@ async fn append_writes_nothing_that_is_too_large(aws: &AwsClients, prefix: &str)
     let store = store(aws, prefix).await;
     let root = root("1");
     for too_much in [
-        vec![event("Small", b"1"), event("Large", &vec![0; EVENT_BYTES_MAX])],
+        vec![event("Small", b"1"), event("Large", &vec![0; PAYLOAD_BYTES_MAX + 1])],
         vec![event("Large", &vec![0; 300_000]); 15],
         events(101),
         vec![],
@@ -140,10 +140,13 @@ async fn append_writes_nothing_that_is_too_large(aws: &AwsClients, prefix: &str)
 async fn append_takes_an_event_of_exactly_the_limit(aws: &AwsClients, prefix: &str) {
     let store = store(aws, prefix).await;
     let root = root("1");
-    // Names 2+2+10+7+14+10, root 16, number 1, type 11, correlation 3, time 24.
-    let rest = 45 + 16 + 1 + 11 + 3 + 24;
-    let largest = event("OrderPlaced", &vec![7; EVENT_BYTES_MAX - rest]);
-    let larger = event("OrderPlaced", &vec![7; EVENT_BYTES_MAX - rest + 1]);
+    // Names 2+2+10+7+14+10, root 16, number 1, type 11, payload, time 24. A larger payload would go in chunks.
+    let rest = 45 + 16 + 1 + 11 + 300_000 + 24;
+    let correlated = |bytes: usize| NewEvent {
+        correlation_id: Some("c".repeat(bytes).into()),
+        ..event("OrderPlaced", &vec![7; 300_000])
+    };
+    let (largest, larger) = (correlated(EVENT_BYTES_MAX - rest), correlated(EVENT_BYTES_MAX - rest + 1));
     assert!(matches!(store.append(&root, None, &[larger]).await, Err(StorageError::Invalid { .. })));
     assert_eq!(store.append(&root, None, &[largest]).await.unwrap(), Sequence(0));
     // The limit is the service's own: one byte more, and it refuses too.
@@ -154,7 +157,7 @@ async fn append_takes_an_event_of_exactly_the_limit(aws: &AwsClients, prefix: &s
         .item("sk", AttributeValue::N("0".into()))
         .item("event_type", AttributeValue::S(row.event_type.into()))
         .item("payload", AttributeValue::B(vec![7; row.payload.len() + 1].into()))
-        .item("correlation_id", AttributeValue::S("c-1".into()))
+        .item("correlation_id", AttributeValue::S(row.correlation_id.unwrap().into()))
         .item("created_at", AttributeValue::S(row.created_at.to_string()));
     assert!(request.send().await.is_err());
 }

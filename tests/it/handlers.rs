@@ -105,6 +105,7 @@ fn events(root: &Root, count: u64, payload: &[u8]) -> Vec<Arc<Event>> {
         sequence: Sequence(sequence),
         event_type: "OrderPlaced".into(),
         payload: payload.to_vec().into(),
+        chunked: None,
         correlation_id: None,
         created_at: Timestamp::from_unix_millis(1_700_000_000_000),
     };

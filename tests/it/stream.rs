@@ -128,6 +128,7 @@ async fn tells_changes_apart(aws: &AwsClients, prefix: &str) {
                 format!("invalid {}", invalid.sequence)
             }
             Change::ForeignKey { .. } => "foreign".into(),
+            Change::Chunk => "chunk".into(),
             Change::Modified => "modified".into(),
             Change::Removed => "removed".into(),
         })

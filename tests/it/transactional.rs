@@ -77,6 +77,7 @@ fn batch(id: &str, sequences: std::ops::Range<u64>) -> RootBatch {
         sequence: Sequence(sequence),
         event_type: "OrderPlaced".into(),
         payload: vec![1].into(),
+        chunked: None,
         correlation_id: None,
         created_at: Timestamp::from_unix_millis(0),
     };

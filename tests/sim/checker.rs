@@ -9,6 +9,8 @@ use angzarr_relay::event::{Event, Root, Sequence};
 use angzarr_relay::handler::HandlerName;
 use angzarr_relay::lane::Subscription;
 
+use crate::world::payload;
+
 /// One handler as the checker sees it.
 #[derive(Default)]
 struct Followed {
@@ -99,7 +101,11 @@ impl Checker {
 
     /// A handler was given an event. Clause 3: never one at or below the durable position, nor one it accepted in this
     /// life, nor any that it accepted before a clean stop.
-    pub(crate) fn delivered(&mut self, handler: &HandlerName, root: &Root, sequence: Sequence) {
+    pub(crate) fn delivered(&mut self, handler: &HandlerName, event: &Event) {
+        let (root, sequence) = (&event.root, event.sequence);
+        if event.payload != payload(root, sequence) {
+            self.violations.push(format!("{handler} was given {root} {sequence} with another payload"));
+        }
         let followed = &self.handlers[handler];
         if followed.durable.get(root).is_some_and(|durable| sequence <= *durable) {
             let text = format!("3: {handler} was given {root} {sequence}, at or below its durable position");

@@ -8,7 +8,7 @@ use std::time::Duration;
 use angzarr_relay::backfill::{
     Job, JobKind, JobStore, MemoryScan, ScanProgress, Scanned, Seen, TableSize, TableSource,
 };
-use angzarr_relay::event::{Root, Sequence, Timestamp};
+use angzarr_relay::event::{Event, Root, Sequence, Timestamp};
 use angzarr_relay::handler::HandlerName;
 use angzarr_relay::relay_table::{
     Checkpoint, CheckpointStore, HandlerRegistry, Life, Lives, Registration, Start, Suspect,
@@ -21,6 +21,7 @@ use angzarr_relay::stream::{
     StreamSource,
 };
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use crate::world::World;
 
@@ -214,6 +215,14 @@ impl EventSource for Faulty {
             return Err(self.unavailable("Query"));
         }
         self.world.events.read_consistent(root, from, to, rows_max).await
+    }
+
+    async fn payload(&self, event: &Event) -> Result<Bytes, StorageError> {
+        self.latency().await;
+        if self.strikes() {
+            return Err(self.unavailable("Query"));
+        }
+        self.world.events.payload(event).await
     }
 }
 

@@ -34,7 +34,7 @@ struct Store {
     clock: Clock,
     health: Health,
     start: Start,
-    on_trim: OnTrim,
+    settings: RelaySettings,
 }
 
 fn root(number: u64) -> Root {
@@ -43,6 +43,10 @@ fn root(number: u64) -> Root {
 
 fn name(text: &str) -> HandlerName {
     HandlerName::new(text).unwrap()
+}
+
+fn on_trim(on_trim: OnTrim) -> RelaySettings {
+    RelaySettings { on_trim, ..RelaySettings::default() }
 }
 
 /// When the world begins.
@@ -57,8 +61,8 @@ impl Store {
         let clock = Clock::starting_at(began_at());
         let (events, positions, table) = Default::default();
         // Within the stream: nothing is to be built from the table first.
-        let (start, on_trim) = (Start::At(began_at()), OnTrim::Reconcile);
-        Self { events, stream, positions, table, shard, clock, health: Health::default(), start, on_trim }
+        let (start, settings) = (Start::At(began_at()), RelaySettings::default());
+        Self { events, stream, positions, table, shard, clock, health: Health::default(), start, settings }
     }
 
     fn commit(&self, root: &Root, sequence: u64) -> Event {
@@ -67,6 +71,7 @@ impl Store {
             sequence: Sequence(sequence),
             event_type: "OrderPlaced".into(),
             payload: vec![7; 100].into(),
+            chunked: None,
             correlation_id: None,
             created_at: self.clock.now(),
         };
@@ -115,9 +120,7 @@ impl Store {
             })
             .collect();
         let cancel = CancellationToken::new();
-        let relay = Relay::new(ports, RelaySettings { on_trim: self.on_trim, ..RelaySettings::default() }, specs)
-            .unwrap()
-            .run(cancel.clone());
+        let relay = Relay::new(ports, self.settings.clone(), specs).unwrap().run(cancel.clone());
         (tokio::spawn(async { relay.await.unwrap() }), cancel)
     }
 }
@@ -287,6 +290,24 @@ async fn an_outage_stops_nothing_for_good_and_repeats_nothing() {
     down.assert_in_order_once(1000, 10);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_is_down_holds_no_others_backfill() {
+    let mut store = Store::new();
+    store.start = Start::Beginning;
+    // A page is larger than the room of all scans: who keeps one keeps the room.
+    store.settings.memory_limit_bytes = 1 << 20;
+    for sequence in 0..5 {
+        (0..2000).for_each(|number| drop(store.commit(&root(number), sequence)));
+    }
+    let down = Recorder::new(Duration::ZERO, |_| Err(HandlerError::unavailable("connection refused")));
+    let other = Recorder::new(Duration::ZERO, takes_all);
+    let (running, cancel) = store.start(&[("down", down), ("other", other.clone())], 4);
+    other.until(10_000, 600 * SECOND).await;
+    cancel.cancel();
+    running.await.unwrap();
+    other.assert_in_order_once(2000, 5);
+}
+
 /// Ends the process when it is given one event, and counts how often it was given it.
 struct Killer {
     recorder: Arc<Recorder>,
@@ -366,7 +387,7 @@ async fn exactly_the_root_that_ends_the_process_is_parked() {
 
 #[tokio::test(start_paused = true)]
 async fn told_to_fail_it_builds_new_handlers_and_stops_at_every_start_after_a_loss() {
-    let store = Store { start: Start::Beginning, on_trim: OnTrim::Fail, ..Store::new() };
+    let store = Store { start: Start::Beginning, settings: on_trim(OnTrim::Fail), ..Store::new() };
     for sequence in 0..3 {
         store.commit(&root(0), sequence);
     }
@@ -384,7 +405,7 @@ async fn told_to_fail_it_builds_new_handlers_and_stops_at_every_start_after_a_lo
         let (running, _cancel) = store.start(&[("view", recorder.clone())], 10);
         assert!(running.await.is_err(), "start {start}");
     }
-    let store = Store { on_trim: OnTrim::Reconcile, ..store };
+    let store = Store { settings: on_trim(OnTrim::Reconcile), ..store };
     let (running, cancel) = store.start(&[("view", recorder.clone())], 10);
     until_taken(&recorder, &root(0), 3).await;
     cancel.cancel();

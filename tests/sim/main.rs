@@ -90,6 +90,7 @@ fn the_faults_really_happen() {
         "stream trimmed",
         "page scanned",
         "event given alone",
+        "payload in chunks",
         "scan throttled",
         "backfill",
         "reconcile",

@@ -40,7 +40,7 @@ impl Receiver {
 
     async fn take(&self, batch: &RootBatch) -> Result<Accepted, HandlerError> {
         for event in &batch.events {
-            self.world.check(|checker| checker.delivered(&self.name, &batch.root, event.sequence));
+            self.world.check(|checker| checker.delivered(&self.name, event));
         }
         let shown: Vec<u64> = batch.events.iter().map(|event| event.sequence.0).collect();
         self.world.note(&format!("deliver {} {} {shown:?}", self.name, batch.root));

@@ -3,14 +3,23 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use angzarr_relay::event::{Event, Root, Sequence};
+use angzarr_relay::event::{Chunked, Event, Root, Sequence, cut};
 use angzarr_relay::relay_table::MemoryRelayTable;
 use angzarr_relay::storage::{MemoryEvents, MemoryPositions};
 use angzarr_relay::stream::{Change, MemoryStream, ShardId};
 use angzarr_relay::time::{Clock, Random};
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::checker::Checker;
+
+/// The size of a chunk, in bytes.
+const CHUNK_BYTES: usize = 20;
+
+/// The payload of an event: no two alike.
+pub(crate) fn payload(root: &Root, sequence: Sequence) -> Bytes {
+    format!("{root} {sequence} and what makes it longer than two chunks of the table").into()
+}
 
 /// What all parts of a run share.
 #[derive(Clone)]
@@ -83,19 +92,32 @@ impl World {
         for event_type in types {
             let sequence = writing.last.get(root).map_or(Sequence::FIRST, |last| last.next());
             writing.last.insert(root.clone(), sequence);
-            let event = Event {
+            let mut event = Event {
                 root: root.clone(),
                 sequence,
                 event_type: (*event_type).into(),
-                payload: vec![7; 50].into(),
+                payload: payload(root, sequence),
+                chunked: None,
                 correlation_id: None,
                 created_at: self.clock.now(),
             };
+            if self.chance.percent(5) {
+                self.store_in_chunks(&mut event);
+            }
             self.events.put(event.clone());
             self.check(|checker| checker.committed(&event));
             made.push(event);
         }
         made
+    }
+
+    /// Takes the payload out of the event's row.
+    fn store_in_chunks(&self, event: &mut Event) {
+        let append_id = format!("{} {}", event.root, event.sequence);
+        self.events.put_chunks(&append_id, cut(&event.payload, CHUNK_BYTES).collect());
+        event.chunked = Some(Box::new(Chunked::new(&event.payload, CHUNK_BYTES, &append_id)));
+        event.payload = Bytes::new();
+        self.happened("payload in chunks");
     }
 
     /// Appends events to a root: into the table at once, into the stream in any order, perhaps not all of them.
@@ -136,9 +158,10 @@ impl World {
     pub(crate) fn push_noise(&self) {
         let mut writing = self.writing.lock().unwrap();
         let place = usize::try_from(self.chance.below(writing.open.len() as u64)).unwrap();
-        let change = match self.chance.below(3) {
+        let change = match self.chance.below(4) {
             0 => Change::Modified,
             1 => Change::Removed,
+            2 => Change::Chunk,
             _ => Change::ForeignKey { problem: "somebody else's".into() },
         };
         writing.pushed += 1;

@@ -92,12 +92,13 @@ impl Sample {
             let attributes: Vec<String> =
                 item.iter().map(|(name, value)| format!("{name} ({})", type_name(value))).collect();
             let Err(error) = decode_row(item) else { continue };
-            sample.attributes.extend(attributes);
             let text = error.to_string();
             let kind = match error {
+                RowError::Chunk => continue,
                 RowError::Key { .. } => &mut sample.foreign,
                 RowError::Body(_) => &mut sample.invalid,
             };
+            sample.attributes.extend(attributes);
             kind.get_or_insert((0, text)).0 += 1;
         }
         sample

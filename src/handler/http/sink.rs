@@ -125,6 +125,6 @@ impl Handler for HttpHandler {
             HttpBatch::Single => SINGLE_EVENTS_PER_DELIVERY,
             HttpBatch::CloudEventsBatch => self.events_per_request,
         };
-        GroupLimits { roots: 1, events_per_root, bytes_per_root: BYTES_MAX, bytes: BYTES_MAX }
+        GroupLimits { events_per_root, bytes_per_root: BYTES_MAX, bytes: BYTES_MAX, ..GroupLimits::default() }
     }
 }

@@ -21,7 +21,13 @@ use crate::handler::{Accepted, GroupLimits, Handler, HandlerError, RootBatch};
 const STDOUT: &str = "-";
 
 /// How much one append holds: with few bytes and many events, the 700 bytes of attributes an event has count most.
-const LIMITS: GroupLimits = GroupLimits { roots: 200, events_per_root: 100, bytes_per_root: 1 << 20, bytes: 4 << 20 };
+const LIMITS: GroupLimits = GroupLimits {
+    roots: 200,
+    events_per_root: 100,
+    bytes_per_root: 1 << 20,
+    bytes: 4 << 20,
+    payload_bytes_max: usize::MAX,
+};
 
 /// Writes one CloudEvent a line to a file or to stdout.
 #[derive(Debug, Clone)]

@@ -14,4 +14,4 @@ mod answer;
 mod sink;
 
 pub use record::KinesisFormat;
-pub use sink::{KinesisHandler, KinesisSettings};
+pub use sink::{KinesisHandler, KinesisSettings, Oversize};

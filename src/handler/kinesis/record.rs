@@ -6,7 +6,7 @@
 use md5::{Digest as _, Md5};
 
 use super::aggregation::Aggregate;
-use crate::event::{Event, cloudevent_bytes};
+use crate::event::{Event, cloudevent_bytes, cloudevent_reference};
 use crate::handler::RootBatch;
 
 /// The longest partition key Kinesis takes, in characters; counted as UTF-16 units, the larger of the two ways to
@@ -39,7 +39,8 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// The record of the batch's first event or, aggregated, of as many as fit; none for an empty batch.
+    /// The record of the batch's first event, whose payload is whole, or, aggregated, of as many as fit; none for an empty
+    /// batch.
     pub(super) fn of(batch: &RootBatch, format: KinesisFormat, aggregate: bool) -> Option<Self> {
         let (first, rest) = batch.events.split_first()?;
         let partition_key = partition_key(batch.root.key());
@@ -53,11 +54,17 @@ impl Record {
             return Some(Self { partition_key, data: first, events: 1 });
         }
         for event in rest {
-            if aggregated.push_within(encode(event, format), AGGREGATED_BYTES_MAX).is_err() {
+            if !event.is_whole() || aggregated.push_within(encode(event, format), AGGREGATED_BYTES_MAX).is_err() {
                 break;
             }
         }
         Some(Self { partition_key, events: aggregated.len(), data: aggregated.finish() })
+    }
+
+    /// The record that says where the batch's first event is; none for an empty batch.
+    pub(super) fn reference(batch: &RootBatch, events_table: &str) -> Option<Self> {
+        let data = cloudevent_reference(batch.events.first()?, events_table).to_string().into_bytes();
+        Some(Self { partition_key: partition_key(batch.root.key()), data, events: 1 })
     }
 
     /// The size as Kinesis counts it against the record limit and the request limit: data and partition key.

@@ -26,6 +26,19 @@ const RECORD_BYTES_DEFAULT: usize = 1 << 20;
 /// How many events of a root are asked for at once when they are aggregated. Small ones fill a record about so.
 const AGGREGATED_EVENTS_MAX: usize = 500;
 
+/// What becomes of an event that is larger than the stream takes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Oversize {
+    /// It is refused for good: the handler's failure policy decides.
+    #[default]
+    Refuse,
+    /// It goes out as a CloudEvent without data, whose `dataref` names its row.
+    Reference {
+        /// The name of the events table.
+        events_table: String,
+    },
+}
+
 /// Which stream, and in what form events are put there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KinesisSettings {
@@ -37,6 +50,8 @@ pub struct KinesisSettings {
     pub aggregate: bool,
     /// The bytes of data and partition keys in one call: 5 MiB is what every Kinesis takes, AWS takes up to 10 MiB.
     pub request_bytes_max: usize,
+    /// What becomes of an event that is larger than the stream takes.
+    pub oversize: Oversize,
 }
 
 impl KinesisSettings {
@@ -47,6 +62,7 @@ impl KinesisSettings {
             format: KinesisFormat::default(),
             aggregate: false,
             request_bytes_max: REQUEST_BYTES_DEFAULT,
+            oversize: Oversize::Refuse,
         }
     }
 }
@@ -95,28 +111,42 @@ impl KinesisHandler {
         if stream.starts_with("arn:") { (None, Some(stream)) } else { (Some(stream), None) }
     }
 
-    /// Refuses a record larger than the stream takes. The stream's own limit is read when a record passes the default
-    /// one, which an event of DynamoDB (400 KB) does not reach: asking each time costs nothing, and sees a limit that
-    /// was raised.
-    async fn check_size(&self, record: &Record, batch: &RootBatch) -> Result<(), HandlerError> {
+    /// The record that a batch begins with; none for an empty batch.
+    async fn record(&self, batch: &RootBatch) -> Result<Option<Record>, HandlerError> {
+        let Some(first) = batch.events.first() else { return Ok(None) };
+        if !first.is_whole() {
+            let (bytes, limit) = (first.payload_bytes(), self.settings.request_bytes_max);
+            return self.oversize(batch, || format!("its payload has {bytes} bytes, a call takes {limit}"));
+        }
+        let Some(record) = Record::of(batch, self.settings.format, self.settings.aggregate) else { return Ok(None) };
         let bytes = record.bytes();
         if bytes <= RECORD_BYTES_DEFAULT {
-            return Ok(());
+            return Ok(Some(record));
         }
+        // The stream's own limit is read for large records alone, which are rare; so a limit that was raised is seen.
         let limit = match self.record_bytes_max().await {
-            Ok(limit) => limit,
+            Ok(limit) => limit.min(self.settings.request_bytes_max),
             Err(failure) if failure.is_denied() => RECORD_BYTES_DEFAULT,
             Err(failure) => return Err(failure.error()),
         };
         if bytes <= limit {
-            return Ok(());
+            return Ok(Some(record));
         }
-        let sequence = batch.events.first().map_or(0, |event| event.sequence.0);
-        Err(HandlerError::permanent(format!(
-            "the record of event {sequence} has {bytes} bytes with its partition key, the stream `{}` takes {limit}; \
-             raise the stream's limit with UpdateMaxRecordSize",
-            self.settings.stream
-        )))
+        self.oversize(batch, || {
+            format!("its record has {bytes} bytes with its partition key, the stream takes {limit}")
+        })
+    }
+
+    fn oversize(&self, batch: &RootBatch, what: impl Fn() -> String) -> Result<Option<Record>, HandlerError> {
+        match &self.settings.oversize {
+            Oversize::Reference { events_table } => Ok(Record::reference(batch, events_table)),
+            Oversize::Refuse => Err(HandlerError::permanent(format!(
+                "the event is too large for the stream `{}`: {}; raise the stream's limit with UpdateMaxRecordSize, or \
+                 set oversize = \"reference\"",
+                self.settings.stream,
+                what()
+            ))),
+        }
     }
 
     async fn record_bytes_max(&self) -> Result<usize, CallFailure> {
@@ -179,14 +209,17 @@ impl KinesisHandler {
     async fn deliver_calls(&self, group: &[RootBatch], answers: &mut [Option<Answer>]) -> Result<(), CallFailure> {
         let mut call = Call::default();
         for (index, batch) in group.iter().enumerate() {
-            let Some(record) = Record::of(batch, self.settings.format, self.settings.aggregate) else {
-                answers[index] = Some(Ok(Accepted { events: 0 }));
-                continue;
+            let record = match self.record(batch).await {
+                Ok(Some(record)) => record,
+                Ok(None) => {
+                    answers[index] = Some(Ok(Accepted { events: 0 }));
+                    continue;
+                }
+                Err(error) => {
+                    answers[index] = Some(Err(error));
+                    continue;
+                }
             };
-            if let Err(error) = self.check_size(&record, batch).await {
-                answers[index] = Some(Err(error));
-                continue;
-            }
             if !call.has_room(record.bytes(), self.settings.request_bytes_max) {
                 self.send(std::mem::take(&mut call), answers).await?;
             }
@@ -207,12 +240,10 @@ impl Handler for KinesisHandler {
     /// CloudEvents are about a third larger, and a group that turns out too large for one call is sent in several.
     fn limits(&self) -> GroupLimits {
         let bytes = self.settings.request_bytes_max / 4 * 3;
-        if self.settings.aggregate {
-            let bytes_per_root = AGGREGATED_BYTES_MAX;
-            GroupLimits { roots: RECORDS_MAX, events_per_root: AGGREGATED_EVENTS_MAX, bytes_per_root, bytes }
-        } else {
-            GroupLimits { roots: RECORDS_MAX, events_per_root: 1, bytes_per_root: bytes, bytes }
-        }
+        let (events_per_root, bytes_per_root) =
+            if self.settings.aggregate { (AGGREGATED_EVENTS_MAX, AGGREGATED_BYTES_MAX) } else { (1, bytes) };
+        let payload_bytes_max = self.settings.request_bytes_max;
+        GroupLimits { roots: RECORDS_MAX, events_per_root, bytes_per_root, bytes, payload_bytes_max }
     }
 
     async fn deliver_group(&self, group: &[RootBatch]) -> Vec<Answer> {

@@ -93,7 +93,8 @@ fn what_a_stopped_root_is_shown_meanwhile_follows_later() {
 
 #[test]
 fn groups_keep_to_every_limit() {
-    let limits = GroupLimits { roots: 3, events_per_root: 2, bytes_per_root: 100, bytes: 150 };
+    let limits =
+        GroupLimits { roots: 3, events_per_root: 2, bytes_per_root: 100, bytes: 150, ..GroupLimits::default() };
     let mut rig = Rig::with(LaneSettings { limits, max_in_flight: 64, ..settings() });
     rig.hold(Kind::Deliver);
     rig.write(evs("big", 0..1));
@@ -129,7 +130,7 @@ fn no_more_roots_are_with_the_handler_than_it_wants() {
 
 #[test]
 fn limits_of_nothing_are_taken_for_one() {
-    let limits = GroupLimits { roots: 0, events_per_root: 0, bytes_per_root: 0, bytes: 0 };
+    let limits = GroupLimits { roots: 0, events_per_root: 0, bytes_per_root: 0, bytes: 0, payload_bytes_max: 0 };
     let mut rig = Rig::with(LaneSettings { limits, ..settings() });
     rig.page(evs("a", 0..3));
     rig.rest();

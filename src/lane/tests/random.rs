@@ -176,7 +176,7 @@ proptest! {
         patience in 0..3,
     ) {
         let limits = if grouped {
-            GroupLimits { roots: 3, events_per_root: 4, bytes_per_root: 300, bytes: 500 }
+            GroupLimits { roots: 3, events_per_root: 4, bytes_per_root: 300, bytes: 500, ..GroupLimits::default() }
         } else {
             GroupLimits::default()
         };

@@ -54,6 +54,7 @@ impl Spec {
             sequence,
             event_type: self.event_type.into(),
             payload: vec![0; self.payload].into(),
+            chunked: None,
             correlation_id: None,
             created_at: Timestamp::from_unix_millis(self.created_at),
         })

@@ -9,7 +9,7 @@ use angzarr_relay::storage::{EventStore, StorageError, TableNames};
 use angzarr_relay::time::Random;
 
 use super::{RelayHome, until};
-use crate::embedded::{events, root};
+use crate::embedded::{event, root};
 
 /// Appends to the roots `r0`, `r1`, and so on.
 #[derive(Debug)]
@@ -27,12 +27,18 @@ impl Writer {
 
     /// Appends one event to a root.
     pub(crate) async fn append(&mut self, number: u64) {
+        self.append_payload(number, b"0").await;
+    }
+
+    /// Appends one event with this payload to a root.
+    pub(crate) async fn append_payload(&mut self, number: u64, payload: &[u8]) {
+        let event = [event("OrderPlaced", payload)];
         let id = format!("r{number}");
         let written = self.written.entry(id.clone()).or_default();
         let last = written.last().copied().map(Sequence);
         let token = format!("{id}-{}", written.len());
         let appended = until("the event is written", async || {
-            match self.store.append_with_token(&root(&id), last, &events(1), &token).await {
+            match self.store.append_with_token(&root(&id), last, &event, &token).await {
                 Err(StorageError::Unavailable { .. }) => None,
                 other => Some(other.unwrap()),
             }

@@ -1,0 +1,102 @@
+//! The chunks of large payloads in the events table: written before or with their event's row, and put together again.
+//!
+//! Chunk rows: `pk` as [`ChunkKey`] writes it, `sk` N the chunk's number from 0, `chunk` B, `created_at` S the event's. They
+//! are written once and never changed. Invariant: an event's row is written with or after all of its chunks, so an event that
+//! is there is whole. Chunks whose event was never written are orphans: they are of no harm, and `audit` finds them.
+
+use aws_sdk_dynamodb::types::ReturnConsumedCapacity;
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+
+use super::call::{Item, binary, number, sequence_of, text};
+use super::{EventStore, StorageError};
+use crate::event::{ChunkKey, Chunked, Event, Root, Sequence, Timestamp, columns, cut};
+
+/// The bytes of a chunk unless configured: leaves room in a row of 400 KB for the longest key.
+pub const CHUNK_BYTES_DEFAULT: usize = 350 << 10;
+
+/// Chunks written at once.
+const PUTS_AT_ONCE: usize = 4;
+
+/// The rows of one payload's chunks.
+pub(super) fn chunk_items(
+    (root, sequence): (&Root, Sequence),
+    (payload, chunk_bytes): (&Bytes, usize),
+    append_id: &str,
+    created_at: Timestamp,
+) -> impl Iterator<Item = Item> {
+    let key = ChunkKey { root: root.clone(), sequence, append_id: append_id.into() }.to_string();
+    cut(payload, chunk_bytes).zip(0..).map(move |(chunk, at)| {
+        Item::from([
+            (columns::PK.to_owned(), text(key.as_str())),
+            (columns::SK.to_owned(), number(Sequence(at))),
+            (columns::CHUNK.to_owned(), binary(&chunk)),
+            (columns::CREATED_AT.to_owned(), text(created_at.to_string())),
+        ])
+    })
+}
+
+/// The attributes of an event's row in the place of its payload.
+pub(super) fn description(chunked: &Chunked) -> [(String, aws_sdk_dynamodb::types::AttributeValue); 4] {
+    [
+        (columns::PAYLOAD_BYTES.to_owned(), number(Sequence(chunked.bytes as u64))),
+        (columns::PAYLOAD_CHUNKS.to_owned(), number(Sequence(chunked.chunks.into()))),
+        (columns::PAYLOAD_SHA256.to_owned(), binary(&Bytes::copy_from_slice(&chunked.sha256))),
+        (columns::APPEND_ID.to_owned(), text(&*chunked.append_id)),
+    ]
+}
+
+impl EventStore {
+    /// Writes chunks, a few at a time. What was written before one fails stays.
+    pub(super) async fn put_chunks(&self, items: impl Iterator<Item = Item>) -> Result<(), StorageError> {
+        let put = |item: Item| async move {
+            let call = self.write_call("PutItem");
+            let request = (self.client.put_item())
+                .table_name(&self.table)
+                .set_item(Some(item))
+                .return_consumed_capacity(ReturnConsumedCapacity::Total);
+            let answer = call.make(request.send()).await?;
+            call.consumed(answer.consumed_capacity());
+            Ok(())
+        };
+        stream::iter(items).map(put).buffer_unordered(PUTS_AT_ONCE).try_collect().await
+    }
+
+    /// The whole payload of an event, read consistently from its chunks where it is stored in some.
+    ///
+    /// # Errors
+    /// [`StorageError::Unreadable`] when the chunks are not what the event's row says; else as the call failed.
+    pub async fn payload(&self, event: &Event) -> Result<Bytes, StorageError> {
+        let Some(chunked) = &event.chunked else { return Ok(event.payload.clone()) };
+        let (root, sequence, append_id) = (event.root.clone(), event.sequence, chunked.append_id.clone());
+        let key = ChunkKey { root, sequence, append_id }.to_string();
+        let unreadable = |reason| StorageError::Unreadable {
+            table: self.table.clone(),
+            key: format!("{} {}", event.root.key(), event.sequence),
+            reason,
+        };
+        let call = self.query_call();
+        let (mut joining, mut start) = (chunked.join(), None);
+        loop {
+            let request = (self.client.query())
+                .table_name(&self.table)
+                .consistent_read(true)
+                .key_condition_expression("pk = :pk")
+                .expression_attribute_values(":pk", text(key.as_str()))
+                .set_exclusive_start_key(start)
+                .return_consumed_capacity(ReturnConsumedCapacity::Total);
+            let answer = call.make(request.send()).await?;
+            call.consumed(answer.consumed_capacity());
+            for item in answer.items() {
+                let number = sequence_of(item, columns::SK).ok_or_else(|| unreadable("a chunk has no number"))?;
+                let chunk = item.get(columns::CHUNK).and_then(|value| value.as_b().ok());
+                let chunk = chunk.ok_or_else(|| unreadable("`chunk` of a chunk's row is missing or not binary (B)"))?;
+                joining.push(number.0, chunk.as_ref()).map_err(unreadable)?;
+            }
+            start = answer.last_evaluated_key.filter(|key| !key.is_empty());
+            if start.is_none() {
+                return joining.finish().map_err(unreadable);
+            }
+        }
+    }
+}
