@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::aws::AwsClients;
 use crate::backfill::CapacityPace;
-use crate::event::{Root, Sequence, columns};
+use crate::event::{ChunkKey, Root, Sequence, columns};
 use crate::storage::StorageError;
 use crate::storage::call::{Call, Item, sequence_of, text_of};
 
@@ -46,17 +46,79 @@ pub struct KeyScan {
     segments: u32,
 }
 
-/// A batch of roots, or why the table could not be read.
-type Batch = Result<Vec<RootKeys>, StorageError>;
+/// What the table holds of one payload in chunks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PayloadKeys {
+    /// Whose payload, as which append wrote it.
+    pub key: ChunkKey,
+    /// How many chunks there are; none where an event's row names them and they were not met.
+    pub chunks: u64,
+    /// The number of the last.
+    pub last: Sequence,
+}
+
+/// Keys that were met, put together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeyBatch {
+    /// The roots.
+    pub roots: Vec<RootKeys>,
+    /// The payloads in chunks: of chunk rows that were met, and of event rows that name some.
+    pub payloads: Vec<PayloadKeys>,
+}
+
+/// A batch, or why the table could not be read.
+type Batch = Result<KeyBatch, StorageError>;
 
 /// Puts rows that follow each other together by root.
 #[derive(Debug, Default)]
 struct Roots {
     current: Option<RootKeys>,
     complete: Vec<RootKeys>,
+    payload: Option<PayloadKeys>,
+    payloads: Vec<PayloadKeys>,
 }
 
 impl Roots {
+    fn add_chunk(&mut self, key: ChunkKey, number: Sequence) {
+        match &mut self.payload {
+            Some(payload) if payload.key == key => {
+                payload.chunks += 1;
+                payload.last = payload.last.max(number);
+            }
+            _ => {
+                let next = PayloadKeys { key, chunks: 1, last: number };
+                self.payloads.extend(self.payload.replace(next));
+            }
+        }
+    }
+
+    /// Takes a row of the table; one whose key is nobody's is passed.
+    fn add_row(&mut self, item: &Item) {
+        let (Some(pk), Some(number)) = (text_of(item, columns::PK), sequence_of(item, columns::SK)) else { return };
+        if ChunkKey::is_chunk(pk) {
+            if let Some(key) = ChunkKey::parse(pk) {
+                self.add_chunk(key, number);
+            }
+        } else if let Ok(root) = Root::parse(pk) {
+            if let Some(append_id) = text_of(item, columns::APPEND_ID) {
+                let key = ChunkKey { root: root.clone(), sequence: number, append_id: append_id.into() };
+                self.payloads.push(PayloadKeys { key, chunks: 0, last: Sequence::FIRST });
+            }
+            self.add(root, number);
+        }
+    }
+
+    /// A full batch, or what is left at the end.
+    fn batch(&mut self, at_end: bool) -> Option<KeyBatch> {
+        let some = self.complete.len() + self.payloads.len();
+        if some == 0 || (some < BATCH_ROOTS && !at_end) {
+            return None;
+        }
+        let roots = self.complete.drain(..self.complete.len().min(BATCH_ROOTS)).collect();
+        let payloads = self.payloads.drain(..self.payloads.len().min(BATCH_ROOTS)).collect();
+        Some(KeyBatch { roots, payloads })
+    }
+
     fn add(&mut self, root: Root, sequence: Sequence) {
         match &mut self.current {
             Some(keys) if keys.root == root => {
@@ -72,6 +134,7 @@ impl Roots {
 
     fn end(&mut self) {
         self.complete.extend(self.current.take());
+        self.payloads.extend(self.payload.take());
     }
 }
 
@@ -106,7 +169,7 @@ impl KeyScan {
                 .segment(i32::try_from(segment).unwrap_or(i32::MAX))
                 .total_segments(i32::try_from(self.segments).unwrap_or(i32::MAX))
                 .consistent_read(true)
-                .projection_expression("pk, sk")
+                .projection_expression("pk, sk, append_id")
                 .set_exclusive_start_key(start)
                 .return_consumed_capacity(ReturnConsumedCapacity::Total);
             let answer = call.make(request.send()).await?;
@@ -114,16 +177,13 @@ impl KeyScan {
             let units = answer.consumed_capacity().and_then(ConsumedCapacity::capacity_units);
             self.pace.consumed(units.unwrap_or(0.0));
             for item in answer.items() {
-                if let Some((root, sequence)) = key_of(item) {
-                    roots.add(root, sequence);
-                }
+                roots.add_row(item);
             }
             start = answer.last_evaluated_key.filter(|key| !key.is_empty());
             if start.is_none() {
                 roots.end();
             }
-            while roots.complete.len() >= BATCH_ROOTS || (start.is_none() && !roots.complete.is_empty()) {
-                let batch = roots.complete.drain(..roots.complete.len().min(BATCH_ROOTS)).collect();
+            while let Some(batch) = roots.batch(start.is_none()) {
                 if batches.send(Ok(batch)).await.is_err() {
                     return Ok(());
                 }
@@ -135,14 +195,10 @@ impl KeyScan {
     }
 }
 
-fn key_of(item: &Item) -> Option<(Root, Sequence)> {
-    let root = Root::parse(text_of(item, columns::PK)?).ok()?;
-    Some((root, sequence_of(item, columns::SK)?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::call::{number, text};
 
     #[test]
     fn rows_are_put_together_by_root() {
@@ -157,5 +213,32 @@ mod tests {
             .map(|keys| (keys.root.id(), keys.first.0, keys.last.0, keys.count, keys.has_hole()))
             .collect();
         assert_eq!(shown, [("a", 0, 3, 3, true), ("b", 5, 5, 1, false), ("c", 0, 0, 1, false)]);
+    }
+
+    #[test]
+    fn chunks_are_put_together_by_payload_and_named_by_events() {
+        let root = Root::new("d", "", "a").unwrap();
+        let key = |sequence, append_id: &str| ChunkKey {
+            root: root.clone(),
+            sequence: Sequence(sequence),
+            append_id: append_id.into(),
+        };
+        let row =
+            |pk: &str, sk: u64| Item::from([("pk".to_owned(), text(pk)), ("sk".to_owned(), number(Sequence(sk)))]);
+        let mut roots = Roots::default();
+        for number in [0, 1, 5] {
+            roots.add_row(&row(&key(7, "x").to_string(), number));
+        }
+        roots.add_row(&row(&key(7, "y").to_string(), 0));
+        let mut event = row("d##a", 7);
+        event.insert("append_id".into(), text("x"));
+        roots.add_row(&event);
+        roots.end();
+        let batch = roots.batch(true).unwrap();
+        assert_eq!(batch.roots.len(), 1);
+        let found: Vec<_> =
+            batch.payloads.iter().map(|payload| (&*payload.key.append_id, payload.chunks, payload.last.0)).collect();
+        assert_eq!(found, [("x", 3, 5), ("x", 0, 0), ("y", 1, 0)]);
+        assert_eq!(roots.batch(true), None);
     }
 }

@@ -1,10 +1,12 @@
 //! Comparing the events table with what handlers have durably done: the operator's proof that nothing was lost.
 //!
 //! `keys` reads the table's keys, a root at a time, in bounded memory; `judge` says, purely, what is wrong with one
-//! root for one handler. Printing and mending are left to `cli`.
+//! root for one handler, and `payloads` what is wrong with a payload in chunks. Printing and mending are left to `cli`.
 
 mod judge;
 mod keys;
+mod payloads;
 
 pub use judge::{Ahead, Finding, Judged, Open, judge};
-pub use keys::{KeyScan, RootKeys};
+pub use keys::{KeyBatch, KeyScan, PayloadKeys, RootKeys};
+pub use payloads::{PayloadFinding, judge_payload};

@@ -8,15 +8,15 @@ use aws_sdk_dynamodb::types::ReturnConsumedCapacity;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::call::{Item, binary, number, sequence_of, text};
+use super::call::{Call, Item, binary, number, sequence_of, text, text_of};
 use super::{EventStore, StorageError};
 use crate::event::{ChunkKey, Chunked, Event, Root, Sequence, Timestamp, columns, cut};
 
 /// The bytes of a chunk unless configured: leaves room in a row of 400 KB for the longest key.
 pub const CHUNK_BYTES_DEFAULT: usize = 350 << 10;
 
-/// Chunks written at once.
-const PUTS_AT_ONCE: usize = 4;
+/// Chunks written, or removed, at once.
+const CALLS_AT_ONCE: usize = 4;
 
 /// The rows of one payload's chunks.
 pub(super) fn chunk_items(
@@ -47,6 +47,48 @@ pub(super) fn description(chunked: &Chunked) -> [(String, aws_sdk_dynamodb::type
 }
 
 impl EventStore {
+    /// When the first chunk of a payload was written, as its row says; none when there is no chunk.
+    ///
+    /// # Errors
+    /// As the call failed, or when the row says no time.
+    pub async fn chunks_written_at(&self, key: &ChunkKey) -> Result<Option<Timestamp>, StorageError> {
+        let call = self.query_call();
+        let request = (self.client.query())
+            .table_name(&self.table)
+            .consistent_read(true)
+            .limit(1)
+            .projection_expression(columns::CREATED_AT)
+            .key_condition_expression("pk = :pk")
+            .expression_attribute_values(":pk", text(key.to_string()))
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let answer = call.make(request.send()).await?;
+        call.consumed(answer.consumed_capacity());
+        let Some(item) = answer.items().first() else { return Ok(None) };
+        let written_at = text_of(item, columns::CREATED_AT).and_then(|text| Timestamp::parse(text).ok());
+        let reason = "`created_at` of a chunk is no ISO 8601 time";
+        let unreadable = || StorageError::Unreadable { table: self.table.clone(), key: key.to_string(), reason };
+        written_at.ok_or_else(unreadable).map(Some)
+    }
+
+    /// Removes the chunks up to the number `last` of a payload that belongs to no event.
+    ///
+    /// # Errors
+    /// As a call failed; some may be gone.
+    pub async fn remove_chunks(&self, key: &ChunkKey, last: Sequence) -> Result<(), StorageError> {
+        let call = Call { operation: "DeleteItem", action: "dynamodb:DeleteItem", table: &self.table };
+        let remove = |at: u64| async move {
+            let request = (self.client.delete_item())
+                .table_name(&self.table)
+                .key(columns::PK, text(key.to_string()))
+                .key(columns::SK, number(Sequence(at)))
+                .return_consumed_capacity(ReturnConsumedCapacity::Total);
+            let answer = call.make(request.send()).await?;
+            call.consumed(answer.consumed_capacity());
+            Ok(())
+        };
+        stream::iter(0..=last.0).map(remove).buffer_unordered(CALLS_AT_ONCE).try_collect().await
+    }
+
     /// Writes chunks, a few at a time. What was written before one fails stays.
     pub(super) async fn put_chunks(&self, items: impl Iterator<Item = Item>) -> Result<(), StorageError> {
         let put = |item: Item| async move {
@@ -59,7 +101,7 @@ impl EventStore {
             call.consumed(answer.consumed_capacity());
             Ok(())
         };
-        stream::iter(items).map(put).buffer_unordered(PUTS_AT_ONCE).try_collect().await
+        stream::iter(items).map(put).buffer_unordered(CALLS_AT_ONCE).try_collect().await
     }
 
     /// The whole payload of an event, read consistently from its chunks where it is stored in some.

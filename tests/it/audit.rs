@@ -37,10 +37,29 @@ async fn set_position(aws: &AwsClients, root: &str, sequence: Option<u64>) {
 }
 
 async fn remove_event(aws: &AwsClients, root: &str, sequence: u64) {
+    remove_row(aws, &format!("orders#angzarr#{root}"), sequence).await;
+}
+
+async fn remove_row(aws: &AwsClients, pk: &str, sk: u64) {
     let table = TableNames::from_prefix(RelayHome::PREFIX).events;
-    let remove = aws.dynamodb.delete_item().table_name(table);
-    let remove = remove.key("pk", AttributeValue::S(format!("orders#angzarr#{root}")));
-    remove.key("sk", AttributeValue::N(sequence.to_string())).send().await.unwrap();
+    let remove = aws.dynamodb.delete_item().table_name(table).key("pk", AttributeValue::S(pk.to_owned()));
+    remove.key("sk", AttributeValue::N(sk.to_string())).send().await.unwrap();
+}
+
+async fn put_chunk(aws: &AwsClients, pk: &str, number: u64) {
+    let table = TableNames::from_prefix(RelayHome::PREFIX).events;
+    let put = aws.dynamodb.put_item().table_name(table).item("pk", AttributeValue::S(pk.to_owned()));
+    let put = put.item("sk", AttributeValue::N(number.to_string())).item("chunk", AttributeValue::B(vec![1].into()));
+    put.item("created_at", AttributeValue::S("2026-01-31T12:00:00Z".into())).send().await.unwrap();
+}
+
+/// The append that wrote the chunks of an event.
+async fn payload_append(aws: &AwsClients, root: &str, sequence: u64) -> String {
+    let table = TableNames::from_prefix(RelayHome::PREFIX).events;
+    let get = aws.dynamodb.get_item().table_name(table);
+    let get = get.key("pk", AttributeValue::S(format!("orders#angzarr#{root}")));
+    let answer = get.key("sk", AttributeValue::N(sequence.to_string())).send().await.unwrap();
+    answer.item.unwrap()["append_id"].as_s().unwrap().clone()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -55,6 +74,9 @@ async fn what_was_broken_by_hand_is_found_and_mended_where_it_can_be() {
     let mut relay = home.start().await;
     writer.append_to(0..10, 6).await;
     until("the other roots are through", async || has_all_it_takes(&service, &writer)).await;
+    for number in [7, 8] {
+        writer.append_payload(number, &vec![1; 800_000]).await;
+    }
     until("nothing but the parked root is found", async || {
         let (sound, findings) = audit(&home, &[]);
         (sound && findings.len() == 1 && findings["r3"]["finding"] == "parked").then_some(())
@@ -66,18 +88,35 @@ async fn what_was_broken_by_hand_is_found_and_mended_where_it_can_be() {
     set_position(&aws, "r1", Some(2)).await;
     set_position(&aws, "r2", Some(60)).await;
     remove_event(&aws, "r4", 2).await;
+    // Chunks that an append left behind, and an event that lacks one of its own.
+    let append_id = payload_append(&aws, "r8", 6).await;
+    for number in 0..2 {
+        put_chunk(&aws, &format!("#chunk#orders#angzarr#r7#6#another{append_id}"), number).await;
+    }
+    remove_row(&aws, &format!("#chunk#orders#angzarr#r8#6#{append_id}"), 1).await;
     let (sound, findings) = audit(&home, &[]);
     assert!(!sound);
     let found: Vec<(&str, &str)> =
         findings.iter().map(|(root, finding)| (root.as_str(), finding["finding"].as_str().unwrap())).collect();
-    assert_eq!(found, [("r0", "missing"), ("r1", "missing"), ("r2", "ahead"), ("r3", "parked"), ("r4", "hole")]);
+    assert_eq!(
+        found,
+        [
+            ("r0", "missing"),
+            ("r1", "missing"),
+            ("r2", "ahead"),
+            ("r3", "parked"),
+            ("r4", "hole"),
+            ("r7", "orphaned"),
+            ("r8", "incomplete")
+        ]
+    );
     assert!(findings["r1"]["what"].as_str().unwrap().starts_with("event 3 "), "{findings:?}");
 
     let (sound, _) = audit(&home, &["--repair"]);
     assert!(!sound, "what was wrong is told though it was ordered to be mended");
     until("what was missing is delivered, and the rest is told still", async || {
         let (_, findings) = audit(&home, &[]);
-        findings.keys().eq(["r2", "r3", "r4"]).then_some(())
+        findings.keys().eq(["r2", "r3", "r4", "r8"]).then_some(())
     })
     .await;
     // Positions say what was delivered: without them it is delivered again, from behind them on and in order.
@@ -91,7 +130,7 @@ async fn what_was_broken_by_hand_is_found_and_mended_where_it_can_be() {
     let (sound, findings) = audit(&home, &["--handler", "billing"]);
     assert!(!sound && findings.contains_key("r5") && findings.contains_key("r6"), "{findings:?}");
     let mut relay = home.start().await;
-    until("it is delivered", async || audit(&home, &[]).1.keys().eq(["r2", "r3", "r4"]).then_some(())).await;
+    until("it is delivered", async || audit(&home, &[]).1.keys().eq(["r2", "r3", "r4", "r8"]).then_some(())).await;
     assert!(relay.terminate().await.success(), "{}", relay.output());
 }
 

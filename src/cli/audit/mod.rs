@@ -1,13 +1,16 @@
 //! `angzarr-relay audit`: whether every event reached its handlers, and what mends what did not.
 
+mod payloads;
+mod shown;
+
 use std::time::Duration;
 
 use clap::Args;
-use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use self::shown::Shown;
 use super::arguments::handler_name;
 use super::connect::Connection;
 use super::output::{Columns, print, remark};
@@ -40,7 +43,8 @@ const REPAIR_REASON: &str = "ordered again by an audit";
 /// Compare every root's newest event with what handlers have durably done
 ///
 /// Scans the events table (keys only, but DynamoDB charges for whole rows; no faster than backfill.max_rcu) and reads the
-/// position of every root for every handler. Ends with 1 when something is missing, ahead, unexplained, or has a hole.
+/// position of every root for every handler. Ends with 1 when something is missing, ahead, unexplained, or has a hole, or a
+/// payload in chunks is not what its event says.
 /// It can run beside the relay: what was written within --late-after is late, not missing.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
@@ -53,7 +57,7 @@ pub struct AuditArgs {
     #[arg(long, value_name = "NAME", value_parser = handler_name)]
     pub handler: Option<HandlerName>,
 
-    /// Let the relay deliver what is missing: each such root from behind its position on
+    /// Let the relay deliver what is missing, each such root from behind its position on; and remove chunks of no event
     #[arg(long)]
     pub repair: bool,
 
@@ -170,10 +174,12 @@ impl Audit {
         while let Some(batch) = batches.recv().await {
             let batch = batch.map_err(|error| self.connection.trouble(error))?;
             for index in 0..self.audited.len() {
-                self.compare(index, &batch).await?;
+                self.compare(index, &batch.roots).await?;
             }
-            self.counts.roots += batch.len() as u64;
-            self.counts.rows += batch.iter().map(|keys| keys.count).sum::<u64>();
+            self.compare_payloads(&batch.payloads).await?;
+            self.counts.roots += batch.roots.len() as u64;
+            self.counts.rows += batch.roots.iter().map(|keys| keys.count).sum::<u64>();
+            self.counts.rows += batch.payloads.iter().map(|payload| payload.chunks).sum::<u64>();
             if shown_at.elapsed() >= PROGRESS_INTERVAL {
                 shown_at = Instant::now();
                 let Counts { rows: done, roots, faults, .. } = self.counts;
@@ -265,7 +271,10 @@ impl Audit {
             Finding::Marked(_) => self.counts.marked += 1,
             _ => self.counts.faults += 1,
         }
-        let shown = Shown::new(&self.audited[index].name, keys, standing, finding);
+        self.print(&Shown::new(&self.audited[index].name, keys, standing, finding))
+    }
+
+    fn print(&mut self, shown: &Shown) -> Result<(), CliError> {
         if self.args.json {
             return print(serde_json::json!(shown));
         }
@@ -301,70 +310,8 @@ impl Audit {
         }
         match faults {
             0 => Ok(()),
-            1 => Err(CliError::Unsound("1 root is not as it should be".to_owned())),
-            faults => Err(CliError::Unsound(format!("{faults} roots are not as they should be"))),
+            1 => Err(CliError::Unsound("1 thing is not as it should be".to_owned())),
+            faults => Err(CliError::Unsound(format!("{faults} things are not as they should be"))),
         }
-    }
-}
-
-/// One finding as it is shown.
-#[derive(Debug, Serialize)]
-struct Shown {
-    handler: String,
-    finding: &'static str,
-    domain: String,
-    edition: String,
-    root: String,
-    position: Option<u64>,
-    newest: u64,
-    what: String,
-}
-
-impl Shown {
-    fn new(handler: &HandlerName, keys: &RootKeys, standing: &Standing, finding: &Finding) -> Self {
-        let (word, what) = match finding {
-            Finding::Missing(open) => {
-                ("missing", format!("event {} of {} is not covered; --repair delivers it", open.sequence, open.created_at))
-            }
-            Finding::Late(open) => ("late", format!("event {} of {} is not covered yet", open.sequence, open.created_at)),
-            Finding::Ahead { .. } => (
-                "ahead",
-                "the position is beyond the newest event: what comes up to it is taken for delivered; set it back by hand".to_owned(),
-            ),
-            Finding::Marked(mark) => {
-                (mark.state.as_str(), format!("before event {}: {}", mark.sequence, mark.reason))
-            }
-            Finding::Unexplained(mark) => (
-                "unexplained",
-                format!("parked before event {} without a reason; `parked release` lets it go on", mark.sequence),
-            ),
-            Finding::Hole => (
-                "hole",
-                format!("the table has {} rows from {} to {}", keys.count, keys.first, keys.last),
-            ),
-        };
-        Self {
-            handler: handler.to_string(),
-            finding: word,
-            domain: keys.root.domain().into_owned(),
-            edition: keys.root.edition().into_owned(),
-            root: keys.root.id().to_owned(),
-            position: standing.position.map(|position| position.0),
-            newest: keys.last.0,
-            what,
-        }
-    }
-
-    fn cells(&self) -> [String; 8] {
-        [
-            self.handler.clone(),
-            self.finding.to_owned(),
-            self.domain.clone(),
-            self.edition.clone(),
-            self.root.clone(),
-            self.position.map_or_else(|| "-".to_owned(), |position| position.to_string()),
-            self.newest.to_string(),
-            self.what.clone(),
-        ]
     }
 }
