@@ -12,8 +12,8 @@ use super::connect::Connection;
 use super::output::{print, remark};
 use super::shell::{own_command, shown};
 use super::{CliError, Context, RootArgs, ServiceTrouble};
-use crate::event::{Root, Sequence};
-use crate::storage::{EVENT_BYTES_MAX, EventStore, NewEvent, StorageError};
+use crate::event::{PAYLOAD_BYTES_MAX, Root, Sequence};
+use crate::storage::{EventStore, NewEvent, StorageError};
 use crate::time::Clock;
 
 /// Append one event to a root
@@ -122,7 +122,7 @@ fn root_command(root: &RootArgs, from: u64, context: &Context) -> String {
 /// The payload as it stands; never more of it than just too much.
 fn read_payload(path: &Path) -> io::Result<Bytes> {
     let mut payload = Vec::new();
-    let most = EVENT_BYTES_MAX as u64 + 1;
+    let most = PAYLOAD_BYTES_MAX as u64 + 1;
     if path == Path::new("-") {
         let stdin = io::stdin();
         if stdin.is_terminal() {

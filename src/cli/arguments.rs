@@ -7,8 +7,8 @@ use clap::{Args, Parser, Subcommand};
 #[cfg(feature = "local")]
 use super::LocalArgs;
 use super::{
-    AppendArgs, AuditArgs, BackfillCommand, DoctorArgs, ParkedCommand, PauseArgs, PositionsArgs, ReadArgs, RunArgs,
-    TablesCommand,
+    AppendArgs, AuditArgs, BackfillCommand, DoctorArgs, ParkedCommand, PauseArgs, PositionsArgs, ReadArgs, RewindArgs,
+    RunArgs, TablesCommand, VersionsCommand,
 };
 use crate::event::{Root, RootError};
 use crate::handler::{HandlerName, HandlerNameError};
@@ -62,6 +62,15 @@ pub enum Command {
     Pause(PauseArgs),
     /// Let a paused handler go on where it stopped
     Resume(PauseArgs),
+    /// Give a handler events again that it has had
+    Rewind(RewindArgs),
+    /// List the versions of handlers and how far each is, or drop one
+    ///
+    /// To build a view anew, add a second handler to the configuration with the next version in its name: `orders@2` beside
+    /// `orders`, which is `orders@1`. It is built from the table while the old one serves. When it is complete, switch your
+    /// readers over, take the old one out of the configuration, and drop it.
+    #[command(subcommand)]
+    Versions(VersionsCommand),
     /// Show how far the scans of the table are, or what one would cost
     #[command(subcommand)]
     Backfill(BackfillCommand),

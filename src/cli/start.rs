@@ -98,6 +98,8 @@ async fn run(cli: Cli, handlers: InProcessHandlers) -> Result<(), CliError> {
         Command::Parked(command) => super::parked::run(command, context).await,
         Command::Pause(args) => super::pause::run(args, true, context).await,
         Command::Resume(args) => super::pause::run(args, false, context).await,
+        Command::Rewind(args) => super::rewind::run(args, context).await,
+        Command::Versions(command) => super::versions::run(command, context).await,
         Command::Backfill(command) => super::backfill::run(command, context).await,
         Command::Audit(args) => super::audit::run(args, context).await,
         Command::Doctor(args) => super::doctor::run(args, context).await,
@@ -126,6 +128,8 @@ fn init_command_logs(command: &Command, config: &Config) -> Result<(), CliError>
         | Command::Parked(_)
         | Command::Pause(_)
         | Command::Resume(_)
+        | Command::Rewind(_)
+        | Command::Versions(_)
         | Command::Backfill(_)
         | Command::Audit(_)
         | Command::Doctor(_) => false,

@@ -43,6 +43,8 @@ pub(crate) struct Course {
     pub(crate) durable: Durable,
     /// Its durable mark, when it is not in its normal course.
     pub(crate) mark: Option<Box<Mark>>,
+    /// It was ordered back: what is next lies at or before the durable position, which stays until it is reached again.
+    pub(crate) rewound: bool,
     /// Events left out by type since the position was last written.
     pub(crate) filtered: u32,
     /// Met since the last sweep of idle courses.
@@ -60,6 +62,8 @@ pub(crate) struct Active {
     /// The highest sequence the stream has shown.
     pub(crate) seen: Option<Sequence>,
     pub(crate) phase: Phase,
+    /// Why it is counted as stuck.
+    pub(crate) stuck: Option<Why>,
     pub(crate) pins: SmallVec<[Pin; 1]>,
     /// The last accepted event whose position is not durable.
     pub(crate) accepted: Option<Sequence>,
@@ -165,6 +169,7 @@ impl Course {
             sequencer: Sequencer::from_position(None),
             durable: Durable::Unknown,
             mark: None,
+            rewound: false,
             filtered: 0,
             referenced: true,
             generation: 0,
@@ -180,7 +185,12 @@ impl Course {
     /// Takes what the positions table says.
     pub(crate) fn stand(&mut self, standing: Standing) {
         self.durable = standing.position.map_or(Durable::Absent, Durable::At);
-        self.sequencer = Sequencer::from_position(standing.position);
+        let back = standing.mark.as_ref().filter(|mark| mark.rewound && Some(mark.sequence) <= standing.position);
+        self.rewound = back.is_some();
+        self.sequencer = match back {
+            Some(mark) => Sequencer::ordered_back(mark.sequence),
+            None => Sequencer::from_position(standing.position),
+        };
         self.mark = standing.mark.map(Box::new);
     }
 
@@ -199,7 +209,7 @@ impl Course {
             return Some(Sequence(u64::MAX));
         }
         match self.active.as_deref().and_then(|active| active.accepted) {
-            None => self.sequencer.next().previous(),
+            None => self.sequencer.next().previous().max(self.durable.known()),
             Some(_) => self.durable.known(),
         }
     }

@@ -165,8 +165,11 @@ impl Lanes {
         let Some(course) = self.courses.get_mut(slot) else { return };
         course.sequencer.cover(through);
         let next = course.sequencer.next();
-        let committed = self.settings.commits_positions;
-        if committed {
+        course.rewound &= course.durable.known().is_some_and(|durable| through < durable);
+        // What was ordered again is covered by the position already.
+        let durable = course.durable.known().is_some_and(|durable| through <= durable);
+        let committed = self.settings.commits_positions || durable;
+        if self.settings.commits_positions && !durable {
             (course.durable, course.filtered) = (Durable::At(through), 0);
         }
         let Some(active) = course.active.as_deref_mut() else { return };
@@ -186,7 +189,7 @@ impl Lanes {
         if self.settings.flush_interval.is_zero() && !committed {
             self.enter(slot, Phase::Settling);
             self.release_pins(slot, now);
-        } else {
+        } else if !self.note_rewound(slot, now) {
             self.enter(slot, Phase::Open);
             self.evaluate(slot, now);
         }

@@ -124,7 +124,7 @@ impl Lanes {
     fn durable(&mut self, slot: Slot, durable: Sequence, now: Instant) {
         let Some(course) = self.courses.get_mut(slot) else { return };
         course.durable = Durable::At(durable.max(course.durable.known().unwrap_or(durable)));
-        if course.sequencer.next() <= durable {
+        if course.sequencer.next() <= durable && !course.rewound {
             course.sequencer.cover(durable);
         }
         let Some(active) = course.active.as_deref_mut() else { return };

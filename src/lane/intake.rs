@@ -112,12 +112,14 @@ impl Lanes {
     /// Takes the positions that [`super::Effect::Load`] asked for.
     pub fn loaded(&mut self, standings: Vec<(Root, Standing)>, now: Instant) {
         self.loads_in_flight = self.loads_in_flight.saturating_sub(1);
-        for (root, standing) in standings {
+        for (root, mut standing) in standings {
             let Some(slot) = self.courses.find(&root) else { continue };
             let Some(course) = self.courses.get_mut(slot) else { continue };
-            if course.durable != Durable::Unknown {
+            if course.active.as_deref().is_none_or(|active| active.phase != Phase::Loading) {
                 continue;
             }
+            // A write that was under way may have said more meanwhile than the read shows.
+            standing.position = standing.position.max(course.durable.known());
             course.stand(standing);
             self.drop_covered(slot);
             self.begin_marked(slot, now);

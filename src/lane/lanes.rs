@@ -280,9 +280,10 @@ impl Lanes {
         self.phases += 1;
         course.generation = self.phases;
         let Some(active) = course.active.as_deref_mut() else { return };
-        count_stuck(&mut self.stuck, active.phase, -1);
-        count_stuck(&mut self.stuck, phase, 1);
-        active.phase = phase;
+        let stuck = stuck_as(phase, active.failing_since.is_some());
+        count_stuck(&mut self.stuck, active.stuck, -1);
+        count_stuck(&mut self.stuck, stuck, 1);
+        (active.phase, active.stuck) = (phase, stuck);
     }
 
     pub(crate) fn wait(&mut self, slot: Slot, why: Why, until: Instant) {
@@ -329,12 +330,24 @@ const UNREADABLE_ROWS_MAX: u32 = 100;
 /// Roots whose positions may wait to be loaded before the lanes stop pulling.
 const LOADING_ROOTS_MAX: usize = 5_000;
 
-fn count_stuck(stuck: &mut Stuck, phase: Phase, by: isize) {
-    let counted = match phase {
-        Phase::Waiting(Why::Retry) => &mut stuck.retrying,
-        Phase::Waiting(Why::Blocked) => &mut stuck.blocked,
-        Phase::Waiting(Why::Hole) => &mut stuck.holes,
-        _ => return,
+/// Why a root counts as stuck. One that fails counts while it is tried again, too: else those that wait for their turn
+/// would be no bound for those that are pulled.
+fn stuck_as(phase: Phase, fails: bool) -> Option<Why> {
+    match phase {
+        Phase::Waiting(why @ (Why::Retry | Why::Blocked | Why::Hole)) => Some(why),
+        Phase::Loading | Phase::Ready | Phase::InFlight | Phase::Repairing | Phase::Marking if fails => {
+            Some(Why::Retry)
+        }
+        _ => None,
+    }
+}
+
+fn count_stuck(stuck: &mut Stuck, why: Option<Why>, by: isize) {
+    let counted = match why {
+        Some(Why::Retry) => &mut stuck.retrying,
+        Some(Why::Blocked) => &mut stuck.blocked,
+        Some(Why::Hole) => &mut stuck.holes,
+        Some(Why::Gap) | None => return,
     };
     *counted = counted.saturating_add_signed(by);
 }

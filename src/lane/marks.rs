@@ -23,6 +23,10 @@ const RESUMED_AT_ONCE_MAX: usize = 1000;
 /// Changes of marks under way at once.
 const MARKS_IN_FLIGHT_MAX: usize = 8;
 
+/// So many events of a root that was ordered back are given before it is noted how far it has come. A saga's are noted
+/// one batch at a time.
+const REWOUND_EVENTS_MAX: u64 = 500;
+
 /// The wait before a change of a mark that failed is made again.
 const MARK_RETRY: Duration = Duration::from_millis(500);
 
@@ -79,7 +83,9 @@ impl Lanes {
     /// Marks a root that is tried again at `retry_at`, so that it holds no checkpoint meanwhile.
     pub(crate) fn defer(&mut self, slot: Slot, reason: &str, retry_at: Instant, now: Instant) {
         let Some(course) = self.courses.get_mut(slot) else { return };
-        let deferred = course.mark.as_deref().is_some_and(|mark| mark.state == MarkState::Deferred);
+        // What it carries stands for it, unless that would give again what was given since.
+        let stands = |mark: &Mark| !mark.rewound || mark.sequence == course.sequencer.next();
+        let deferred = course.mark.as_deref().is_some_and(|mark| mark.state == MarkState::Deferred && stands(mark));
         if let Some(active) = course.active.as_deref_mut() {
             active.retry_at = Some(retry_at);
         }
@@ -91,13 +97,30 @@ impl Lanes {
         }
     }
 
+    /// Writes how far a root that was ordered back has come, now and then: what a crash repeats is bounded. True when it
+    /// is written now, and the root goes on after that.
+    pub(crate) fn note_rewound(&mut self, slot: Slot, now: Instant) -> bool {
+        let events_max = if self.settings.flush_interval.is_zero() { 1 } else { REWOUND_EVENTS_MAX };
+        let due = self.courses.get(slot).filter(|course| course.rewound).is_some_and(|course| {
+            let noted = course.mark.as_deref().map_or(Sequence::FIRST, |mark| mark.sequence);
+            course.sequencer.next().0.saturating_sub(noted.0) >= events_max
+        });
+        if due {
+            let reason =
+                self.courses.get(slot).and_then(|course| course.mark.as_deref()).map(|mark| mark.reason.clone());
+            self.mark(slot, MarkState::Deferred, &reason.unwrap_or_default(), now);
+        }
+        due
+    }
+
     fn mark(&mut self, slot: Slot, state: MarkState, reason: &str, now: Instant) {
         self.forget_queue(slot);
         let Some(course) = self.courses.get(slot) else { return };
         let failures = course.active.as_deref().map_or(0, |active| active.failures);
         let unset = Timestamp::from_unix_millis(0);
         let mark = Mark::new(state, course.sequencer.next(), failures, reason, unset);
-        let (root, covered) = (course.root.clone(), course.sequencer.covered());
+        let mark = Mark { rewound: course.rewound, ..mark };
+        let (root, covered) = (course.root.clone(), course.sequencer.covered().max(course.durable.known()));
         self.order(slot, MarkOrder::Mark { root, covered, mark }, now);
     }
 

@@ -37,6 +37,12 @@ impl Sequencer {
         Self { next: durable.map_or(Sequence::FIRST, Sequence::next), placed: durable.is_some() }
     }
 
+    /// A root that is to be given again from `to` on, or from its base where that lies behind.
+    #[must_use]
+    pub fn ordered_back(to: Sequence) -> Self {
+        Self { next: to, placed: false }
+    }
+
     /// Judges an event by its sequence alone.
     #[must_use]
     pub fn judge(self, sequence: Sequence) -> Verdict {

@@ -25,10 +25,10 @@ const STARTED_AT: &str = "started_at";
 const REGISTERED_AT: &str = "registered_at";
 
 /// The partition of all handlers.
-const HANDLERS: &str = "handlers";
+pub(super) const HANDLERS: &str = "handlers";
 
 /// The partition of all paused handlers.
-const PAUSED: &str = "paused";
+pub(super) const PAUSED: &str = "paused";
 /// S: since when.
 const PAUSED_AT: &str = "paused_at";
 

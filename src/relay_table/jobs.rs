@@ -18,8 +18,8 @@ use crate::storage::StorageError;
 use crate::storage::call::{Item, text, text_of};
 use crate::stream::ShardId;
 
-const JOBS: &str = "jobs";
-const SEEN: &str = "seen";
+pub(super) const JOBS: &str = "jobs";
+pub(super) const SEEN: &str = "seen";
 const KIND: &str = "kind";
 const STARTED_AT: &str = "started_at";
 const FINISHED_AT: &str = "finished_at";

@@ -11,7 +11,7 @@ use crate::handler::HandlerName;
 use crate::storage::StorageError;
 use crate::storage::call::{Item, number, sequence_of, text, text_of};
 
-const LIVES: &str = "lives";
+pub(super) const LIVES: &str = "lives";
 const RUNNING: &str = "running";
 const SUSPECT_ROOT: &str = "suspect_root";
 const SUSPECT_SEQUENCE: &str = "suspect_sequence";
@@ -29,6 +29,14 @@ fn decode(item: &Item) -> Life {
 }
 
 impl RelayTable {
+    /// Whether a relay runs a handler, or has ended without saying so.
+    ///
+    /// # Errors
+    /// As the call failed.
+    pub async fn is_running(&self, handler: &HandlerName) -> Result<bool, StorageError> {
+        Ok(self.get(LIVES, handler.as_str()).await?.is_some_and(|row| decode(&row).unclean))
+    }
+
     async fn live(
         &self,
         handler: &HandlerName,

@@ -10,6 +10,7 @@ mod handlers;
 mod jobs;
 mod lives;
 mod memory;
+mod removal;
 mod table;
 
 pub use memory::MemoryRelayTable;

@@ -78,22 +78,28 @@ impl RelayTable {
         Ok(())
     }
 
+    /// Reads a page of a partition's rows, consistently, and where the next one begins.
+    pub(super) async fn page(&self, pk: &str, start: Option<Item>) -> Result<(Vec<Item>, Option<Item>), StorageError> {
+        let call = self.call("Query", "dynamodb:Query");
+        let request = (self.client.query())
+            .table_name(&self.table)
+            .consistent_read(true)
+            .key_condition_expression("pk = :pk")
+            .expression_attribute_values(":pk", text(pk))
+            .set_exclusive_start_key(start)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let answer = call.make(request.send()).await?;
+        call.consumed(answer.consumed_capacity());
+        Ok((answer.items.unwrap_or_default(), answer.last_evaluated_key.filter(|key| !key.is_empty())))
+    }
+
     /// Reads all rows of a partition, consistently.
     pub(super) async fn partition(&self, pk: &str) -> Result<Vec<Item>, StorageError> {
-        let call = self.call("Query", "dynamodb:Query");
         let (mut found, mut start) = (Vec::new(), None);
         for _ in 0..PARTITION_PAGES_MAX {
-            let request = (self.client.query())
-                .table_name(&self.table)
-                .consistent_read(true)
-                .key_condition_expression("pk = :pk")
-                .expression_attribute_values(":pk", text(pk))
-                .set_exclusive_start_key(start)
-                .return_consumed_capacity(ReturnConsumedCapacity::Total);
-            let answer = call.make(request.send()).await?;
-            call.consumed(answer.consumed_capacity());
-            found.extend(answer.items.unwrap_or_default());
-            start = answer.last_evaluated_key.filter(|key| !key.is_empty());
+            let (rows, next) = self.page(pk, start).await?;
+            found.extend(rows);
+            start = next;
             if start.is_none() {
                 return Ok(found);
             }

@@ -50,13 +50,15 @@ pub struct Mark {
     pub reason: String,
     /// When it was marked.
     pub marked_at: Timestamp,
+    /// An operator has ordered it back: what lies between `sequence` and the position is given again. The position stays.
+    pub rewound: bool,
 }
 
 impl Mark {
     /// A mark; a long reason is cut.
     #[must_use]
     pub fn new(state: MarkState, sequence: Sequence, attempts: u32, reason: &str, marked_at: Timestamp) -> Self {
-        Self { state, sequence, attempts, reason: bounded(reason), marked_at }
+        Self { state, sequence, attempts, reason: bounded(reason), marked_at, rewound: false }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Marks on DynamoDB: on the position row, and, so that they are found without a scan, in the relay's own table.
 //!
 //! Rows of the relay's table: `pk = marks#{handler}`, `sk` = the root's key, with the mark's attributes; `pk =
-//! skipped#{handler}`, `sk = {root key}#{sequence}`, the record of a passed event; `pk = orders`, `sk = all`, a `number`
+//! skipped#{handler}`, `sk = {root key}#{sequence}`, the record of a passed event; `pk = rewound#{handler}`, `sk = {root
+//! key}#{time}`, `to` N, the record of a root that was ordered back; `pk = orders`, `sk = all`, a `number`
 //! that grows with each change by an operator, which a running relay looks at. Both tables change in one
 //! transaction. Nothing here retries.
 
@@ -30,8 +31,13 @@ const MARK_ATTEMPTS: &str = "mark_attempts";
 const MARK_REASON: &str = "mark_reason";
 /// S: since when.
 const MARKED_AT: &str = "marked_at";
+/// BOOL: events before the position are given again.
+const MARK_REWOUND: &str = "mark_rewound";
 /// The attributes of a mark.
-pub(super) const MARK_COLUMNS: [&str; 5] = [MARK, MARK_SEQUENCE, MARK_ATTEMPTS, MARK_REASON, MARKED_AT];
+pub(super) const MARK_COLUMNS: [&str; 6] = [MARK, MARK_SEQUENCE, MARK_ATTEMPTS, MARK_REASON, MARKED_AT, MARK_REWOUND];
+
+/// What the mark of a root says that was ordered back.
+const REWOUND: &str = "ordered back by an operator";
 
 /// Partition key of the number of orders, and its sort key here.
 const ORDERS: (&str, &str) = ("orders", "all");
@@ -60,16 +66,19 @@ pub(super) fn mark_of(item: &Item) -> Result<Option<Mark>, &'static str> {
     let marked_at = text_of(item, MARKED_AT)
         .and_then(|moment| Timestamp::parse(moment).ok())
         .ok_or("`marked_at` is no ISO 8601 time (S)")?;
-    Ok(Some(Mark::new(state, sequence, attempts, text_of(item, MARK_REASON).unwrap_or_default(), marked_at)))
+    let rewound = item.get(MARK_REWOUND).and_then(|value| value.as_bool().ok()) == Some(&true);
+    let mark = Mark::new(state, sequence, attempts, text_of(item, MARK_REASON).unwrap_or_default(), marked_at);
+    Ok(Some(Mark { rewound, ..mark }))
 }
 
-fn columns_of(mark: &Mark) -> [(&'static str, AttributeValue); 5] {
+fn columns_of(mark: &Mark) -> [(&'static str, AttributeValue); 6] {
     [
         (MARK, text(mark.state.as_str())),
         (MARK_SEQUENCE, number(mark.sequence)),
         (MARK_ATTEMPTS, number(Sequence(mark.attempts.into()))),
         (MARK_REASON, text(mark.reason.as_str())),
         (MARKED_AT, text(mark.marked_at.to_string())),
+        (MARK_REWOUND, AttributeValue::Bool(mark.rewound)),
     ]
 }
 
@@ -133,7 +142,8 @@ impl DynamoMarks {
         let behind = Mark { state, sequence, attempts: 0, marked_at: self.clock.now(), ..mark.clone() };
         let skip = Skip::new(mark.sequence, mark.attempts, &mark.reason);
         self.transact(vec![
-            self.change(handler, root, mark, &behind, Some(mark.sequence)),
+            // A root that was ordered back has its position behind the event already.
+            self.change(handler, root, mark, &behind, (!mark.rewound).then_some(mark.sequence)),
             self.index(handler, root, &behind),
             self.skipped(handler, root, &skip),
             order(&self.relay),
@@ -165,6 +175,27 @@ impl DynamoMarks {
             change.values.insert(":position".into(), number(position));
         }
         self.transact(vec![change.build(), self.index(handler, root, &mark), order(&self.relay)]).await
+    }
+
+    /// Makes the relay give a root's events again, from `to` on: under the condition that its position is that far, and
+    /// that it carries no mark. The position stays as it is.
+    ///
+    /// # Errors
+    /// As the call failed.
+    pub async fn rewind(&self, handler: &HandlerName, root: &Root, to: Sequence) -> Result<Marking, StorageError> {
+        let at = self.clock.now();
+        let mark = Mark::new(MarkState::Deferred, to, 0, REWOUND, at);
+        let mark = Mark { rewound: true, ..mark };
+        let mut change = self.set(handler, root, None, &mark);
+        change.conditions.extend(["attribute_not_exists(mark)", "#sequence >= :to"]);
+        change.values.insert(":to".into(), number(to));
+        let record = Item::from([
+            ("pk".to_owned(), text(format!("rewound#{}", escape(handler.as_str())))),
+            ("sk".to_owned(), text(format!("{}#{at}", root.key()))),
+            ("to".to_owned(), number(to)),
+        ]);
+        let record = put(&self.relay, record);
+        self.transact(vec![change.build(), self.index(handler, root, &mark), record, order(&self.relay)]).await
     }
 
     /// Changes a mark under the condition that it is still `from`.

@@ -11,7 +11,7 @@ use super::{
     Advance, Advanced, EventSource, Mark, MarkState, MarkStore, Marking, PositionStore, RowPage, Skip, Standing,
     StorageError,
 };
-use crate::event::{Event, InvalidRow, Root, Row, Sequence};
+use crate::event::{Event, InvalidRow, Root, Row, Sequence, Timestamp};
 use crate::handler::HandlerName;
 
 /// The events table in memory.
@@ -126,6 +126,18 @@ impl MemoryPositions {
         self.with(|all| all.skips.clone())
     }
 
+    /// What an operator does who orders a root back; true when it could be.
+    pub fn rewind(&self, handler: &HandlerName, root: &Root, to: Sequence) -> bool {
+        self.with(|all| {
+            all.orders += 1;
+            let row = all.rows.get_mut(&(handler.clone(), root.clone()));
+            let Some(row) = row.filter(|row| row.mark.is_none() && row.position >= Some(to)) else { return false };
+            let mark = Mark::new(MarkState::Deferred, to, 0, "ordered back", Timestamp::from_unix_millis(0));
+            row.mark = Some(Mark { rewound: true, ..mark });
+            true
+        })
+    }
+
     /// What an operator does with a parked root: it goes on, behind the event when that is passed.
     pub fn release(&self, handler: &HandlerName, root: &Root, passed: bool) {
         self.with(|all| {
@@ -134,7 +146,7 @@ impl MemoryPositions {
             let Some(mark) = &mut row.mark else { return };
             mark.state = MarkState::Deferred;
             if passed {
-                row.position = Some(mark.sequence);
+                row.position = row.position.max(Some(mark.sequence));
                 mark.sequence = mark.sequence.next();
             }
         });

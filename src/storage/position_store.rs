@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{KeysAndAttributes, ReturnConsumedCapacity};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::call::{Call, Item, sequence_of, text, text_of};
 use super::mark_store::{MARK_COLUMNS, mark_of};
@@ -17,6 +18,9 @@ use crate::aws::AwsClients;
 use crate::event::{Root, Sequence, Timestamp, escape, unescape};
 use crate::handler::HandlerName;
 use crate::time::Clock;
+
+/// Rows removed at once.
+const REMOVED_AT_ONCE: usize = 8;
 
 /// How often keys that BatchGetItem left out are asked for, the first time included.
 const LOAD_ROUNDS_MAX: u32 = 4;
@@ -117,6 +121,43 @@ impl DynamoPositions {
             .filter(|row| root.is_none_or(|root| row.root == *root))
             .collect();
         Ok(PositionPage { rows, next: answer.last_evaluated_key.as_ref().and_then(cursor) })
+    }
+
+    /// Removes a page of a handler's rows, positions and marks alike: it is to begin anew. Answers how many there were,
+    /// and where to go on; the whole table is scanned.
+    ///
+    /// # Errors
+    /// As a call failed; some may be gone.
+    pub async fn remove_page(
+        &self,
+        handler: &HandlerName,
+        after: Option<&PositionCursor>,
+    ) -> Result<(usize, Option<PositionCursor>), StorageError> {
+        let call = self.call("Scan", "dynamodb:Scan");
+        let request = (self.client.scan())
+            .table_name(&self.table)
+            .set_exclusive_start_key(after.map(|cursor| Item::from([(PK.to_owned(), text(&cursor.0))])))
+            .projection_expression(PK)
+            .filter_expression("begins_with(pk, :part)")
+            .expression_attribute_values(":part", text(format!("{}#", escape(handler.as_str()))))
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let answer = call.make(request.send()).await?;
+        call.consumed(answer.consumed_capacity());
+        let call = self.call("DeleteItem", "dynamodb:DeleteItem");
+        let remove = |key: &Item| {
+            let request = (self.client.delete_item())
+                .table_name(&self.table)
+                .set_key(Some(key.clone()))
+                .return_consumed_capacity(ReturnConsumedCapacity::Total);
+            async move {
+                let answer = call.make(request.send()).await?;
+                call.consumed(answer.consumed_capacity());
+                Ok(())
+            }
+        };
+        let keys = answer.items();
+        stream::iter(keys).map(remove).buffer_unordered(REMOVED_AT_ONCE).try_collect::<()>().await?;
+        Ok((keys.len(), answer.last_evaluated_key.as_ref().and_then(cursor)))
     }
 
     pub(super) fn call(&self, operation: &'static str, action: &'static str) -> Call<'_> {

@@ -43,7 +43,7 @@ fn wrong_usage_exits_64() {
         &["fly"],
         &["run", "--fast"],
         &["positions"],
-        &["positions", "--handler", "a@2"],
+        &["positions", "--handler", "a@0"],
         &["positions", "--root", "orders", "angzarr"],
         &["append", "orders", "1", "--type", "T"],
         &["append", "orders", "1", "--type", "T", "--expected", "0", "--next"],

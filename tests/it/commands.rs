@@ -16,6 +16,8 @@ use angzarr_relay::time::Clock;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
 };
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -300,10 +302,15 @@ fn a_lost_race_says_both_sequences_and_the_command_to_look() {
     assert_eq!(seen.lines().count(), 2, "the heading, and the event that was first: {seen}");
 
     append("7").failed(&["begin at sequence 7", "no event 6", "nothing was written"]);
-    let too_large = vec![b'x'; 500 << 10];
     let next = ["append", "orders", "large", "--type", "T", "--next"];
-    operator.feed(&next, &too_large).failed(&["angzarr-relay: "]);
+    let too_large = vec![b'x'; (64 << 20) + 1];
+    operator.feed(&next, &too_large).failed(&["angzarr-relay: ", "more than 67108864"]);
     assert_eq!(operator.run(&["read", "orders", "large"]).good(), "");
+    let large = vec![b'x'; 500 << 10];
+    operator.feed(&next, &large).good();
+    assert!(operator.run(&["read", "orders", "large"]).good().contains("512000  (in 2 chunks)"));
+    let event = json_lines(&operator.run(&["read", "orders", "large", "--json"]).good()).remove(0);
+    assert_eq!(STANDARD.decode(event["payload_base64"].as_str().unwrap()).unwrap(), large);
     operator
         .run(&["append", "orders", "1", "--type", "T", "--next", "--file", "no such file"])
         .failed(&["no such file"]);

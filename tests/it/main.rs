@@ -56,3 +56,4 @@ mod stream;
 mod tables;
 mod tidy;
 mod transactional;
+mod versions;

@@ -132,6 +132,31 @@ fn stuck_roots_stop_the_pulling_at_their_bound() {
 }
 
 #[test]
+fn roots_that_fail_are_bounded_though_they_wait_for_their_turn() {
+    let mut rig = Rig::with(LaneSettings { stuck_roots_max: 100, max_in_flight: 1, ..settings() });
+    rig.everybody = Answer::Permanent;
+    // One healthy root between them, so that it is no outage.
+    rig.always("healthy", Answer::All);
+    let mut roots = 0;
+    while rig.lanes.wants_page() {
+        let failing = (roots..roots + 20).map(|root| ev(&root.to_string(), 0));
+        rig.page(failing.chain([ev("healthy", roots / 20)]).collect::<Vec<_>>());
+        roots += 20;
+        assert!(roots <= 200, "the bound is 100");
+    }
+    // All of them are due, and one call is under way.
+    rig.hold(Kind::Deliver);
+    rig.rest();
+    assert_eq!(rig.held(Kind::Deliver), 1);
+    assert!(!rig.lanes.wants_page(), "who waits to be tried again is stuck all the same");
+    rig.everybody = Answer::All;
+    rig.release(Kind::Deliver);
+    rig.rest();
+    assert!(rig.lanes.wants_page());
+    assert_eq!((rig.lanes.stuck().retrying, rig.lanes.stuck().blocked), (0, 0));
+}
+
+#[test]
 fn idle_roots_are_bounded() {
     let mut rig = Rig::with(LaneSettings { idle_roots_max: 50, ..settings() });
     for root in 0..500 {

@@ -248,3 +248,22 @@ fn the_time_of_an_outage_is_not_held_against_a_root() {
     assert!(rig.contract.marks.is_empty(), "three attempts in a few seconds of service");
     rig.contract.all_is_covered();
 }
+
+#[test]
+fn a_position_that_is_written_while_it_is_loaded_leaves_no_root_behind() {
+    let mut rig = Rig::with(parking());
+    rig.page([ev("r", 0)]);
+    // Another replica is one event ahead, which refuses the mark here while the first position is not written yet.
+    rig.write([ev("r", 1)]);
+    rig.elsewhere("r", 1);
+    rig.always("r", Answer::Retry);
+    rig.hold(Kind::Load);
+    rig.page([ev("r", 1)]);
+    rig.millis(1000);
+    assert_eq!(rig.held(Kind::Load), 1, "it asks how the root stands");
+    rig.always("r", Answer::All);
+    rig.release(Kind::Load);
+    rig.page([ev("r", 2)]);
+    rig.rest();
+    assert_eq!((rig.of("r").last(), rig.position("r")), (Some(&2), Some(2)));
+}

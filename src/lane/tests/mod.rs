@@ -19,3 +19,4 @@ mod positions;
 mod checkpoints;
 mod draining;
 mod random;
+mod rewind;

@@ -36,6 +36,8 @@ enum Step {
     Hold(usize),
     Release(usize),
     Elsewhere(usize),
+    /// A root is ordered back by so many events.
+    Rewind(usize, u64),
     Pass(u64),
     Relieve,
 }
@@ -64,6 +66,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => writes.prop_map(Step::Writes),
         3 => (0..KINDS.len()).prop_map(Step::Hold),
         4 => (0..KINDS.len()).prop_map(Step::Release),
+        2 => (root.clone(), 0u64..10).prop_map(|(root, back)| Step::Rewind(root, back)),
         1 => root.prop_map(Step::Elsewhere),
         6 => (1u64..3000).prop_map(Step::Pass),
         1 => Just(Step::Relieve),
@@ -119,6 +122,12 @@ impl World {
                 let position = [accepted, self.rig.position(ROOTS[root])].into_iter().flatten().max().unwrap_or(0);
                 if position.max(base.0) < self.next[root] {
                     self.rig.elsewhere(ROOTS[root], position.max(base.0));
+                }
+            }
+            Step::Rewind(root, back) => {
+                let Some(position) = self.rig.position(ROOTS[root]) else { return };
+                if self.rig.mark(ROOTS[root]).is_none() {
+                    self.rig.rewind(ROOTS[root], position.saturating_sub(back));
                 }
             }
             Step::Pass(millis) => self.rig.millis(millis),

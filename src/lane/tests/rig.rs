@@ -257,7 +257,7 @@ impl Rig {
         panic!("effects without end at one moment");
     }
 
-    /// Lets time go by, from deadline to deadline.
+    /// Lets time go by, from deadline to deadline; then the lanes look after what waits, as they do once a second.
     pub(super) fn advance(&mut self, by: Duration) {
         let until = self.now + by;
         self.run();
@@ -270,6 +270,7 @@ impl Rig {
                 }
                 _ => {
                     self.now = until;
+                    self.lanes.resume_next();
                     return self.run();
                 }
             }
@@ -422,9 +423,25 @@ impl Rig {
             let passed = mark.sequence;
             mark.sequence = passed.next();
             self.contract.skipped.insert((root.clone(), passed));
-            self.contract.positions.insert(root.clone(), passed);
+            let position = self.contract.positions.entry(root.clone()).or_insert(passed);
+            *position = passed.max(*position);
         }
-        self.lanes.resume(vec![root]);
+        self.resume();
+    }
+
+    /// What an operator does who orders a root back.
+    pub(super) fn rewind(&mut self, root: &str, to: u64) {
+        let root = root_of(root);
+        assert!(!self.contract.marks.contains_key(&root) && self.contract.positions[&root].0 >= to);
+        let mark = Mark::new(MarkState::Deferred, Sequence(to), 0, "ordered back", Timestamp::from_unix_millis(1));
+        self.contract.marks.insert(root, Mark { rewound: true, ..mark });
+        self.resume();
+    }
+
+    /// What the relay does when an operator has ordered something.
+    fn resume(&mut self) {
+        let deferred = self.contract.marks.iter().filter(|(_, mark)| mark.state == MarkState::Deferred);
+        self.lanes.resume(deferred.map(|(root, _)| root.clone()).collect());
         self.run();
     }
 

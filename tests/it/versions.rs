@@ -1,0 +1,153 @@
+//! Events given again, and versions of a handler side by side: from the command line, against a running relay.
+
+use std::collections::BTreeMap;
+
+use angzarr_relay::aws::AwsClients;
+use angzarr_relay::storage::TableNames;
+use serde_json::Value;
+
+use crate::embedded::clients;
+use crate::outage::dynamo_with_tables;
+use crate::support::{RelayHome, Writer, until};
+
+/// The head of a configuration whose relay looks often.
+const RELAY: &str = "
+    [relay]
+    poll_interval_max = \"250ms\"
+    reconcile_interval = \"500ms\"
+";
+
+/// A handler that writes a file of its name.
+fn handler(name: &str, kind: &str) -> String {
+    format!(
+        "
+        [[handlers]]
+        name = \"{name}\"
+        kind = \"{kind}\"
+        start = \"beginning\"
+        subscribe = [{{ domain = \"*\" }}]
+        jsonl = {{ path = \"HOME/{name}.jsonl\" }}
+        "
+    )
+}
+
+fn good(home: &RelayHome, arguments: &[&str]) -> String {
+    let (success, stdout, stderr) = home.command(arguments);
+    assert!(success, "{arguments:?}: {stderr}");
+    stdout
+}
+
+fn refused(home: &RelayHome, arguments: &[&str], why: &str) {
+    let (success, stdout, stderr) = home.command(arguments);
+    assert!(!success && stderr.contains(why), "{arguments:?}: {stdout} {stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_is_given_again_to_its_end_and_its_position_stays() {
+    let dynamo = dynamo_with_tables().await;
+    let aws = clients(Some(dynamo.endpoint()), None).await;
+    let home = RelayHome::new();
+    home.configure(dynamo.endpoint(), &[RELAY, &handler("view", "projector"), &handler("billing", "saga")].concat());
+    let mut writer = Writer::new(&aws);
+    writer.append_to(0..5, 6).await;
+    let mut relay = home.start().await;
+    for file in ["view.jsonl", "billing.jsonl"] {
+        until("all is in the file", async || (home.sequences(file) == *writer.written()).then_some(())).await;
+    }
+    let one_root = ["rewind", "view", "--domain", "orders", "--root", "r1", "--to"];
+    // Its position must be durable before there is anything to go back from.
+    until("it is ordered", async || home.command(&[&one_root[..], &["3"]].concat()).0.then_some(())).await;
+    let mut expected: BTreeMap<String, Vec<u64>> = writer.written().clone();
+    expected.get_mut("r1").unwrap().extend([3, 4, 5]);
+    until("the root was given again", async || (home.sequences("view.jsonl") == expected).then_some(())).await;
+    writer.append_to(0..5, 1).await;
+    for sequences in expected.values_mut() {
+        sequences.push(6);
+    }
+    until("what came later follows", async || (home.sequences("view.jsonl") == expected).then_some(())).await;
+
+    // Stopped, it takes the order up at its next start; and all roots of a domain at once.
+    assert!(relay.terminate().await.success(), "{}", relay.output());
+    refused(&home, &["rewind", "view", "--domain", "orders", "--root", "r1", "--to", "7"], "nothing was ordered");
+    refused(&home, &["rewind", "view", "--domain", "nobodys", "--to", "beginning"], "nothing was ordered");
+    refused(&home, &["rewind", "billing", "--to", "beginning"], "--rerun-side-effects");
+    refused(&home, &["rewind", "unknown", "--to", "beginning"], "has no handler `unknown`");
+    assert!(good(&home, &["rewind", "view", "--domain", "orders", "--to", "beginning"]).starts_with("5 roots"));
+    refused(&home, &["rewind", "view", "--to", "beginning"], "nothing was ordered");
+    for sequences in expected.values_mut() {
+        sequences.extend(0..7);
+    }
+    let mut relay = home.start().await;
+    until("everything was given again", async || (home.sequences("view.jsonl") == expected).then_some(())).await;
+    until("no root is marked any more", async || {
+        let all = ["rewind", "view", "--domain", "orders", "--root", "r0", "--to", "6"];
+        home.command(&all).0.then_some(())
+    })
+    .await;
+    assert!(relay.terminate().await.success(), "{}", relay.output());
+    assert_eq!(home.sequences("billing.jsonl"), *writer.written(), "nothing was given to the saga again");
+    good(&home, &["rewind", "billing", "--to", "6", "--rerun-side-effects"]);
+    let (_, positions, _) = home.command(&["positions", "--handler", "view", "--json"]);
+    let positions: Vec<Value> = positions.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(positions.len() == 5 && positions.iter().all(|row| row["sequence"] == 6), "{positions:?}");
+}
+
+/// The versions of `view`: version, state, and whether it is configured.
+fn versions(home: &RelayHome) -> Vec<(u64, String, bool)> {
+    let listed = good(home, &["versions", "list", "--handler", "view", "--json"]);
+    let rows = listed.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let shown = |row: Value| {
+        assert_eq!(row["handler"], "view");
+        (row["version"].as_u64().unwrap(), row["state"].as_str().unwrap().to_owned(), row["configured"] == true)
+    };
+    rows.map(shown).collect()
+}
+
+/// The partition keys of a table that begin with this.
+async fn keys(aws: &AwsClients, table: &str, prefix: &str) -> usize {
+    let rows = aws.dynamodb.scan().table_name(table).consistent_read(true).send().await.unwrap().items.unwrap();
+    rows.iter().filter(|row| row["pk"].as_s().unwrap().starts_with(prefix)).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_version_is_built_beside_the_old_one_which_is_dropped_after() {
+    let dynamo = dynamo_with_tables().await;
+    let aws = clients(Some(dynamo.endpoint()), None).await;
+    let home = RelayHome::new();
+    let (old, new) = (handler("view", "projector"), handler("view@2", "projector"));
+    home.configure(dynamo.endpoint(), &[RELAY, &old].concat());
+    let mut writer = Writer::new(&aws);
+    let mut relay = home.start().await;
+    writer.append_to(0..20, 5).await;
+    until("all is in the file", async || (home.sequences("view.jsonl") == *writer.written()).then_some(())).await;
+    assert!(relay.terminate().await.success(), "{}", relay.output());
+
+    home.configure(dynamo.endpoint(), &[RELAY, &old, &new].concat());
+    let mut relay = home.start().await;
+    writer.append_to(0..20, 5).await;
+    for file in ["view.jsonl", "view@2.jsonl"] {
+        until("all is in the file", async || (home.sequences(file) == *writer.written()).then_some(())).await;
+    }
+    until("both are complete", async || {
+        let complete = [(1, "complete".to_owned(), true), (2, "complete".to_owned(), true)];
+        (versions(&home) == complete).then_some(())
+    })
+    .await;
+    refused(&home, &["versions", "drop", "view"], "is in the configuration");
+    home.configure(dynamo.endpoint(), &[RELAY, &new].concat());
+    refused(&home, &["versions", "drop", "view@1"], "a relay runs `view`");
+    assert!(relay.terminate().await.success(), "{}", relay.output());
+
+    let mut relay = home.start().await;
+    let names = TableNames::from_prefix(RelayHome::PREFIX);
+    assert_eq!(keys(&aws, &names.positions, "view#").await, 20);
+    assert!(good(&home, &["versions", "drop", "view@1"]).contains("with its 20 positions"));
+    assert_eq!(keys(&aws, &names.positions, "view#").await, 0);
+    assert_eq!(keys(&aws, &names.relay, "checkpoints#view#").await, 0);
+    assert_eq!(versions(&home), [(2, "complete".to_owned(), true)]);
+    refused(&home, &["versions", "drop", "view"], "has never run");
+    writer.append_to(0..20, 1).await;
+    until("the new one goes on", async || (home.sequences("view@2.jsonl") == *writer.written()).then_some(())).await;
+    assert!(relay.terminate().await.success(), "{}", relay.output());
+    assert_eq!(home.sequences("view@2.jsonl"), *writer.written(), "each once");
+}
