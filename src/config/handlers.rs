@@ -108,7 +108,9 @@ impl HandlerConfig {
     }
 
     fn read(mut section: Section<'_>, names: &mut Vec<HandlerName>) -> Option<Self> {
-        let name = section.required("name", "a name of 1 to 128 bytes without @", |text| HandlerName::new(text).ok());
+        let name = section.required("name", "a name of 1 to 128 bytes, perhaps with a version such as @2", |text| {
+            HandlerName::new(text).ok()
+        });
         if let Some(name) = &name {
             if names.contains(name) {
                 section.wrong("name", format!("{:?} a second time", name.as_str()), "a name of its own");

@@ -140,7 +140,7 @@ fn reports_every_problem_at_once_with_its_path() {
         listen = "9464"
         log_level = "inof"
         [[handlers]]
-        name = "a@2"
+        name = "a@b"
         kind = "saga"
         start = "yesterday"
         flush_roots = 0
@@ -164,7 +164,7 @@ fn reports_every_problem_at_once_with_its_path() {
         "relay.memory_limt: unknown key, the nearest known key is relay.memory_limit",
         r#"telemetry.listen: found "9464", expected an address and port such as "0.0.0.0:9464""#,
         r#"telemetry.log_level: found "inof", expected off, error, warn, info, debug, trace, or a filter"#,
-        r#"handlers[0].name: found "a@2", expected a name of 1 to 128 bytes without @"#,
+        r#"handlers[0].name: found "a@b", expected a name of 1 to 128 bytes, perhaps with a version such as @2"#,
         r#"handlers[0].subscribe: found an empty list, expected at least one entry such as { domain = "orders" }:"#,
         r#"handlers[0].start: found "yesterday", expected "beginning", "latest" or a time such"#,
         "handlers[0].flush_roots: found 0, expected a whole number from 1 to 100000",
