@@ -1,10 +1,12 @@
 //! Which roots and event types a handler receives. Pure.
 //!
 //! Scope (domain and edition) is judged before the sequencer, so a root out of scope costs nothing; the type is judged
-//! after it, because only the sequencer's whole view of a root shows a gap.
+//! after it, because only the sequencer's whole view of a root shows a gap. What was added to a subscription holds for
+//! events created since then: a saga is not run over history because it was given one more type (clause 10).
 
 use super::Glob;
-use crate::event::{Event, Root};
+use crate::event::{Event, Root, Timestamp};
+use crate::relay_table::RegisteredInterest;
 
 /// One entry of a subscription; an event fits when its domain, one of the editions and one of the types do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,10 +25,19 @@ pub fn default_editions() -> Vec<Glob> {
     vec![Glob::new("angzarr"), Glob::new("")]
 }
 
-/// What a handler receives: what fits one of the patterns.
+/// One domain, one type and one edition, each a glob, and since when the handler has subscribed to them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Interest {
+    domain: Glob,
+    event_type: Glob,
+    edition: Glob,
+    since: Option<Timestamp>,
+}
+
+/// What a handler receives: what fits one of the patterns, and was created since that was added.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subscription {
-    patterns: Vec<Pattern>,
+    interests: Vec<Interest>,
     every_type: bool,
 }
 
@@ -34,9 +45,20 @@ impl Subscription {
     /// A subscription to what fits one of the patterns.
     #[must_use]
     pub fn new(patterns: Vec<Pattern>) -> Self {
+        let mut interests = Vec::new();
+        for Pattern { domain, types, editions } in patterns {
+            for (event_type, edition) in types.iter().flat_map(|one| editions.iter().map(move |other| (one, other))) {
+                let (domain, event_type, edition) = (domain.clone(), event_type.clone(), edition.clone());
+                interests.push(Interest { domain, event_type, edition, since: None });
+            }
+        }
+        Self::of(interests)
+    }
+
+    fn of(interests: Vec<Interest>) -> Self {
         let star = Glob::new("*");
-        let every_type = patterns.iter().all(|pattern| pattern.types.contains(&star));
-        Self { patterns, every_type }
+        let every_type = interests.iter().all(|interest| interest.event_type == star && interest.since.is_none());
+        Self { interests, every_type }
     }
 
     /// Everything of the main timeline.
@@ -46,11 +68,35 @@ impl Subscription {
         Self::new(vec![Pattern { domain: all.clone(), types: vec![all], editions: default_editions() }])
     }
 
+    /// The same for a handler that had subscribed to `registered` before: what is not part of that holds since `now`, the
+    /// rest for as long as it did. A subscription that is only written in another way is no wider.
+    #[must_use]
+    pub fn holding(mut self, registered: &[RegisteredInterest], now: Timestamp) -> Self {
+        for interest in &mut self.interests {
+            let held = registered.iter().filter(|held| interest.is_part_of(held)).map(|held| held.since);
+            // None is the earliest: ever since the handler is there.
+            interest.since = held.min().unwrap_or(Some(now));
+        }
+        Self::of(self.interests)
+    }
+
+    /// What is to be registered of it.
+    #[must_use]
+    pub fn registered(&self) -> Vec<RegisteredInterest> {
+        let registered = |interest: &Interest| RegisteredInterest {
+            domain: interest.domain.to_string(),
+            event_type: interest.event_type.to_string(),
+            edition: interest.edition.to_string(),
+            since: interest.since,
+        };
+        self.interests.iter().map(registered).collect()
+    }
+
     /// Whether events of this root can be received at all.
     #[must_use]
     pub fn covers(&self, root: &Root) -> bool {
         let (domain, edition) = (root.domain(), root.edition());
-        self.patterns.iter().any(|pattern| pattern.fits_scope(&domain, &edition))
+        self.interests.iter().any(|interest| interest.fits_scope(&domain, &edition))
     }
 
     /// Whether this event of a root in scope is received.
@@ -60,25 +106,31 @@ impl Subscription {
             return true;
         }
         let (domain, edition) = (event.root.domain(), event.root.edition());
-        (self.patterns.iter())
-            .any(|pattern| pattern.fits_type(&event.event_type) && pattern.fits_scope(&domain, &edition))
+        let held = |interest: &Interest| interest.since.is_none_or(|since| event.created_at >= since);
+        (self.interests.iter()).any(|interest| {
+            interest.event_type.matches(&event.event_type) && held(interest) && interest.fits_scope(&domain, &edition)
+        })
     }
 }
 
-impl Pattern {
+impl Interest {
     fn fits_scope(&self, domain: &str, edition: &str) -> bool {
-        self.domain.matches(domain) && self.editions.iter().any(|glob| glob.matches(edition))
+        self.domain.matches(domain) && self.edition.matches(edition)
     }
 
-    fn fits_type(&self, event_type: &str) -> bool {
-        self.types.iter().any(|glob| glob.matches(event_type))
+    /// Whether all that fits it fits the other: a star of its own is text like any other for the stars there.
+    fn is_part_of(&self, other: &RegisteredInterest) -> bool {
+        let part = |mine: &Glob, other: &str| Glob::new(other).matches(&mine.to_string());
+        part(&self.domain, &other.domain)
+            && part(&self.event_type, &other.event_type)
+            && part(&self.edition, &other.edition)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Sequence, Timestamp};
+    use crate::event::Sequence;
 
     fn event(domain: &str, edition: &str, event_type: &str) -> Event {
         Event {
@@ -123,5 +175,52 @@ mod tests {
         let all = Subscription::everything();
         assert!(all.wants(&event("a", "", "T")) && all.wants(&event("b", "angzarr", "T")));
         assert!(!all.covers(&event("a", "branch", "T").root));
+    }
+
+    fn at(mut event: Event, millis: i64) -> Event {
+        event.created_at = Timestamp::from_unix_millis(millis);
+        event
+    }
+
+    #[test]
+    fn what_was_added_holds_since_then() {
+        let orders = Subscription::new(vec![pattern("orders", &["OrderPlaced"], &["angzarr"])]);
+        let wider = Subscription::new(vec![
+            pattern("orders", &["OrderPlaced", "OrderPaid"], &["angzarr"]),
+            pattern("stock", &["*"], &["angzarr"]),
+        ]);
+        let wider = wider.holding(&orders.registered(), Timestamp::from_unix_millis(100));
+        for (domain, event_type, millis, wanted) in [
+            ("orders", "OrderPlaced", 0, true),
+            ("orders", "OrderPaid", 99, false),
+            ("orders", "OrderPaid", 100, true),
+            ("stock", "Counted", 99, false),
+            ("stock", "Counted", 100, true),
+        ] {
+            let event = at(event(domain, "angzarr", event_type), millis);
+            assert!(wider.covers(&event.root));
+            assert_eq!(wider.wants(&event), wanted, "{domain} {event_type} {millis}");
+        }
+        let later = wider.clone().holding(&wider.registered(), Timestamp::from_unix_millis(500));
+        assert_eq!(later, wider, "at the next start nothing was added");
+        let without = orders.clone().holding(&later.registered(), Timestamp::from_unix_millis(600));
+        assert_eq!(without, orders);
+        let again = wider.clone().holding(&without.registered(), Timestamp::from_unix_millis(700));
+        assert!(!again.wants(&at(event("stock", "angzarr", "Counted"), 699)), "what was taken out had an end");
+    }
+
+    #[test]
+    fn what_is_only_written_in_another_way_is_not_added() {
+        let all = Subscription::new(vec![pattern("orders*", &["Order*"], &["*"])]);
+        let now = Timestamp::from_unix_millis(100);
+        for narrower in [
+            pattern("orders", &["OrderPlaced", "OrderP*", "Order*"], &["angzarr", "", "what-if*"]),
+            pattern("orders-eu*", &["Order*Paid"], &["*"]),
+        ] {
+            let narrower = Subscription::new(vec![narrower]);
+            assert_eq!(narrower.clone().holding(&all.registered(), now), narrower);
+        }
+        let wider = Subscription::new(vec![pattern("*", &["Order*"], &["*"])]);
+        assert_ne!(wider.clone().holding(&all.registered(), now), wider);
     }
 }

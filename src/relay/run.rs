@@ -109,7 +109,7 @@ impl Relay {
         let listing = cancel.run_until_cancelled(list_all(&*self.ports.stream));
         let (started, mut known, listed) = tokio::join!(join_all(starts), preload(&self.ports, &names), listing);
         for ((spec, (_, progress)), started) in self.handlers.into_iter().zip(&self.progress).zip(started) {
-            let Some(Started { settings, checkpoints, paused, seen, job, life, parked }) = started else {
+            let Some(Started { settings, subscription, checkpoints, paused, seen, job, life, parked }) = started else {
                 return Ok(());
             };
             let (orders, ordered) = mpsc::channel(ORDERS_MAX);
@@ -119,7 +119,7 @@ impl Relay {
             let parts = LanesParts {
                 name: spec.name.clone(),
                 handler: spec.handler,
-                subscription: spec.subscription,
+                subscription,
                 settings,
                 events: self.ports.events.clone(),
                 positions: self.ports.positions.clone(),

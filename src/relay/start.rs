@@ -12,7 +12,7 @@ use tracing::{error, warn};
 
 use super::{HandlerSpec, RelayPorts, RelaySettings};
 use crate::backfill::{Job, Seen};
-use crate::lane::{LaneSettings, OnFailure};
+use crate::lane::{LaneSettings, OnFailure, Subscription};
 use crate::relay_table::{Checkpoint, Life, Suspect};
 use crate::storage::{Mark, MarkState, Marking, StorageError};
 use crate::stream::{ShardId, with_causes};
@@ -29,6 +29,7 @@ const RELAY_TABLE: &str = "relay table";
 /// What a handler starts with.
 pub(super) struct Started {
     pub(super) settings: LaneSettings,
+    pub(super) subscription: Subscription,
     pub(super) checkpoints: BTreeMap<ShardId, Checkpoint>,
     pub(super) paused: bool,
     pub(super) seen: Option<Seen>,
@@ -64,6 +65,7 @@ pub(super) async fn start(
                     ports.registry.paused(),
                     ports.jobs.seen(&spec.name),
                     ports.jobs.job(&spec.name),
+                    subscribe(ports, spec),
                 )
             };
             let (life, read) = tokio::join!(beginning, read);
@@ -77,7 +79,7 @@ pub(super) async fn start(
         };
         // Not waited for when the relay stops: an answer may take longer than the grace period.
         let error = match cancel.run_until_cancelled(attempt).await? {
-            Ok(((registration, checkpoints, paused, seen, job), parked)) => {
+            Ok(((registration, checkpoints, paused, seen, job, subscription), parked)) => {
                 ports.health.mended(RELAY_TABLE);
                 let mut settings = settings.bounded(&spec.settings, handlers);
                 settings.started_at = registration.started_at;
@@ -86,7 +88,7 @@ pub(super) async fn start(
                 if life.unclean {
                     warn!(handler = %spec.name, events = settings.careful_events, "the last life of the handler did not end as it should; its first events are given one by one");
                 }
-                return Some(Started { settings, checkpoints, paused, seen, job, life, parked });
+                return Some(Started { settings, subscription, checkpoints, paused, seen, job, life, parked });
             }
             Err(error) => error,
         };
@@ -97,6 +99,21 @@ pub(super) async fn start(
             () = sleep(backoff.next_wait()) => {}
         }
     }
+}
+
+/// What the handler is subscribed to, and since when: durable before anything is delivered.
+async fn subscribe(ports: &RelayPorts, spec: &HandlerSpec) -> Result<Subscription, StorageError> {
+    let registered = ports.registry.interests(&spec.name).await?;
+    let subscription = match &registered {
+        Some(registered) => spec.subscription.clone().holding(registered, ports.clock.now()),
+        // All of a new handler's subscription holds since its start.
+        None => spec.subscription.clone(),
+    };
+    let interests = subscription.registered();
+    if registered.as_ref() != Some(&interests) {
+        ports.registry.put_interests(&spec.name, &interests).await?;
+    }
+    Ok(subscription)
 }
 
 /// Whether the process has ended with this event as often as the policy allows. Its first attempt was not noted.

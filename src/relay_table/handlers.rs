@@ -10,8 +10,9 @@ use async_trait::async_trait;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::types::{ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure};
 
+use super::interests::{INTERESTS, decode_interests, encode_interests};
 use super::table::{SK, keyed};
-use super::{HandlerRegistry, Registration, RelayTable, Start};
+use super::{HandlerRegistry, RegisteredInterest, Registration, RelayTable, Start};
 use crate::aws::observe;
 use crate::event::Timestamp;
 use crate::handler::HandlerName;
@@ -119,6 +120,17 @@ impl HandlerRegistry for RelayTable {
                 _ => Err(call.failed(error)),
             },
         }
+    }
+
+    async fn interests(&self, handler: &HandlerName) -> Result<Option<Vec<RegisteredInterest>>, StorageError> {
+        let item = self.get(INTERESTS, handler.as_str()).await?;
+        let decode =
+            |item: Item| decode_interests(&item).map_err(|reason| self.unreadable(INTERESTS, handler.as_str(), reason));
+        item.map(decode).transpose()
+    }
+
+    async fn put_interests(&self, handler: &HandlerName, interests: &[RegisteredInterest]) -> Result<(), StorageError> {
+        self.put(encode_interests(handler, interests)).await
     }
 
     async fn paused(&self) -> Result<BTreeSet<HandlerName>, StorageError> {

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-use super::{Checkpoint, CheckpointStore, HandlerRegistry, Life, Lives, Registration, Start, Suspect};
+use super::{
+    Checkpoint, CheckpointStore, HandlerRegistry, Life, Lives, RegisteredInterest, Registration, Start, Suspect,
+};
 use crate::backfill::{Job, JobStore, Scanned, Seen};
 use crate::event::Timestamp;
 use crate::handler::HandlerName;
@@ -20,6 +22,7 @@ pub struct MemoryRelayTable(Arc<Mutex<Rows>>);
 struct Rows {
     checkpoints: BTreeMap<HandlerName, BTreeMap<ShardId, Checkpoint>>,
     handlers: BTreeMap<HandlerName, Registration>,
+    interests: BTreeMap<HandlerName, Vec<RegisteredInterest>>,
     paused: BTreeSet<HandlerName>,
     jobs: BTreeMap<HandlerName, Job>,
     progress: BTreeMap<HandlerName, BTreeMap<ShardId, Scanned>>,
@@ -67,6 +70,15 @@ impl HandlerRegistry for MemoryRelayTable {
         now: Timestamp,
     ) -> Result<Registration, StorageError> {
         Ok(self.with(|rows| *rows.handlers.entry(handler.clone()).or_insert_with(|| start.registration(now))))
+    }
+
+    async fn interests(&self, handler: &HandlerName) -> Result<Option<Vec<RegisteredInterest>>, StorageError> {
+        Ok(self.with(|rows| rows.interests.get(handler).cloned()))
+    }
+
+    async fn put_interests(&self, handler: &HandlerName, interests: &[RegisteredInterest]) -> Result<(), StorageError> {
+        self.with(|rows| rows.interests.insert(handler.clone(), interests.to_vec()));
+        Ok(())
     }
 
     async fn paused(&self) -> Result<BTreeSet<HandlerName>, StorageError> {

@@ -7,6 +7,7 @@
 
 mod checkpoints;
 mod handlers;
+mod interests;
 mod jobs;
 mod lives;
 mod memory;
@@ -77,12 +78,31 @@ impl Start {
     }
 }
 
+/// One domain, one event type and one edition that a handler has subscribed to, each with `*` for any text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegisteredInterest {
+    /// The domain.
+    pub domain: String,
+    /// The event type.
+    pub event_type: String,
+    /// The edition.
+    pub edition: String,
+    /// Events created before are not the handler's by it; none: it is there as long as the handler.
+    pub since: Option<Timestamp>,
+}
+
 /// Keeps the handlers.
 #[async_trait]
 pub trait HandlerRegistry: Send + Sync {
     /// Registers the handler if it is new; answers what was durably registered, now or earlier.
     async fn register(&self, handler: &HandlerName, start: Start, now: Timestamp)
     -> Result<Registration, StorageError>;
+
+    /// What a handler has subscribed to, as it was last put; none for one that is new.
+    async fn interests(&self, handler: &HandlerName) -> Result<Option<Vec<RegisteredInterest>>, StorageError>;
+
+    /// Puts what a handler has subscribed to.
+    async fn put_interests(&self, handler: &HandlerName, interests: &[RegisteredInterest]) -> Result<(), StorageError>;
 
     /// The handlers that an operator has paused.
     async fn paused(&self) -> Result<BTreeSet<HandlerName>, StorageError>;

@@ -7,6 +7,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::RelayTable;
 use super::handlers::{HANDLERS, PAUSED};
+use super::interests::INTERESTS;
 use super::jobs::{JOBS, SEEN};
 use super::lives::LIVES;
 use super::table::SK;
@@ -50,7 +51,7 @@ impl RelayTable {
                 }
             }
         }
-        for pk in [JOBS, SEEN, LIVES, PAUSED, HANDLERS] {
+        for pk in [JOBS, SEEN, LIVES, PAUSED, INTERESTS, HANDLERS] {
             self.remove(pk, handler.as_str()).await?;
         }
         Ok(())

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use angzarr_relay::aws::AwsClients;
-use angzarr_relay::storage::TableNames;
+use angzarr_relay::event::{Root, Sequence};
+use angzarr_relay::storage::{EventStore, NewEvent, TableNames};
+use angzarr_relay::time::{Clock, Random};
 use serde_json::Value;
 
-use crate::embedded::clients;
+use crate::embedded::{clients, event};
 use crate::outage::dynamo_with_tables;
 use crate::support::{RelayHome, Writer, until};
 
@@ -150,4 +152,60 @@ async fn a_new_version_is_built_beside_the_old_one_which_is_dropped_after() {
     until("the new one goes on", async || (home.sequences("view@2.jsonl") == *writer.written()).then_some(())).await;
     assert!(relay.terminate().await.success(), "{}", relay.output());
     assert_eq!(home.sequences("view@2.jsonl"), *writer.written(), "each once");
+}
+
+/// Appends one event, created now, to each of a few roots of a domain.
+async fn append_now(aws: &AwsClients, domain: &str, sequence: u64) {
+    let table = TableNames::from_prefix(RelayHome::PREFIX).events;
+    let store = EventStore::new(aws, &table, Random::from_entropy());
+    for id in ["r0", "r1"] {
+        let event = NewEvent { created_at: Clock::system().now(), ..event("Happened", b"1") };
+        let root = Root::new(domain, "angzarr", id).unwrap();
+        store.append(&root, sequence.checked_sub(1).map(Sequence), &[event]).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wider_subscription_gives_a_saga_nothing_from_before() {
+    let dynamo = dynamo_with_tables().await;
+    let aws = clients(Some(dynamo.endpoint()), None).await;
+    let home = RelayHome::new();
+    let saga = |subscribe: &str| {
+        let all = "[{ domain = \"*\" }]";
+        let text = [RELAY, &handler("billing", "saga")].concat().replace(all, subscribe);
+        home.configure(dynamo.endpoint(), &text);
+    };
+    let run = async |expected: &[u64]| {
+        let relay = home.start().await;
+        let expected: BTreeMap<String, Vec<u64>> =
+            ["r0", "r1"].map(|id| (id.to_owned(), expected.to_vec())).into_iter().collect();
+        until("what is expected is in the file", async || (home.sequences("billing.jsonl") == expected).then_some(()))
+            .await;
+        relay
+    };
+    saga("[{ domain = \"orders\" }]");
+    append_now(&aws, "orders", 0).await;
+    append_now(&aws, "stock", 0).await;
+    let mut relay = run(&[0]).await;
+    append_now(&aws, "stock", 1).await;
+    assert!(relay.terminate().await.success(), "{}", relay.output());
+    // What was written while it was stopped is the saga's where it had subscribed to it, and history where it had not.
+    append_now(&aws, "orders", 1).await;
+    append_now(&aws, "stock", 2).await;
+    saga("[{ domain = \"orders\" }, { domain = \"stock\" }]");
+    let mut relay = run(&[0, 1]).await;
+    append_now(&aws, "stock", 3).await;
+    append_now(&aws, "stock", 4).await;
+    let expected: BTreeMap<String, Vec<u64>> =
+        ["r0", "r1"].map(|id| (id.to_owned(), vec![0, 1, 3, 4])).into_iter().collect();
+    until("the new ones are in the file", async || (home.sequences("billing.jsonl") == expected).then_some(())).await;
+    assert!(relay.terminate().await.success(), "{}", relay.output());
+    let (sound, findings, _) = home.command(&["audit", "--late-after", "0s"]);
+    assert!(sound && findings.is_empty(), "{findings}");
+    append_now(&aws, "stock", 5).await;
+    let mut relay = home.start().await;
+    let expected: BTreeMap<String, Vec<u64>> =
+        ["r0", "r1"].map(|id| (id.to_owned(), vec![0, 1, 3, 4, 5])).into_iter().collect();
+    until("a new start adds nothing", async || (home.sequences("billing.jsonl") == expected).then_some(())).await;
+    assert!(relay.terminate().await.success(), "{}", relay.output());
 }

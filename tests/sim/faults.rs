@@ -11,7 +11,7 @@ use angzarr_relay::backfill::{
 use angzarr_relay::event::{Event, Root, Sequence, Timestamp};
 use angzarr_relay::handler::HandlerName;
 use angzarr_relay::relay_table::{
-    Checkpoint, CheckpointStore, HandlerRegistry, Life, Lives, Registration, Start, Suspect,
+    Checkpoint, CheckpointStore, HandlerRegistry, Life, Lives, RegisteredInterest, Registration, Start, Suspect,
 };
 use angzarr_relay::storage::{
     Advance, Advanced, EventSource, Mark, MarkStore, Marking, PositionStore, RowPage, Skip, Standing, StorageError,
@@ -367,6 +367,17 @@ impl HandlerRegistry for Faulty {
             return Err(self.unavailable("PutItem"));
         }
         self.world.table.register(handler, start, now).await
+    }
+
+    async fn interests(&self, handler: &HandlerName) -> Result<Option<Vec<RegisteredInterest>>, StorageError> {
+        self.world.table.interests(handler).await
+    }
+
+    async fn put_interests(&self, handler: &HandlerName, interests: &[RegisteredInterest]) -> Result<(), StorageError> {
+        if self.strikes() {
+            return Err(self.unavailable("PutItem"));
+        }
+        self.world.table.put_interests(handler, interests).await
     }
 
     async fn paused(&self) -> Result<BTreeSet<HandlerName>, StorageError> {

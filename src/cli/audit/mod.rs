@@ -22,7 +22,7 @@ use crate::event::{Root, Sequence, Timestamp};
 use crate::handler::{HandlerKind, HandlerName};
 use crate::lane::Subscription;
 use crate::relay::subscription;
-use crate::relay_table::RelayTable;
+use crate::relay_table::{HandlerRegistry as _, RelayTable};
 use crate::storage::{
     Consistency, DynamoMarks, DynamoPositions, EventStore, Marking, PositionStore as _, Standing, StorageError,
 };
@@ -122,8 +122,9 @@ async fn audited(
     let chosen = |handler: &&HandlerConfig| args.handler.as_ref().is_none_or(|name| handler.name == *name);
     for handler in context.config.handlers.iter().filter(chosen) {
         let name = handler.name.clone();
-        let read = async { Ok((table.registered(&name).await?, table.job(&name).await?)) };
-        let (registered, job) = read.await.map_err(|error| connection.trouble(error))?;
+        let read =
+            async { Ok((table.registered(&name).await?, table.job(&name).await?, table.interests(&name).await?)) };
+        let (registered, job, interests) = read.await.map_err(|error| connection.trouble(error))?;
         let Some(registered) = registered else {
             remark(format!("`{name}` has never run"));
             continue;
@@ -135,7 +136,13 @@ async fn audited(
             ));
         }
         let started_at = registered.started_at;
-        audited.push(Audited { name, kind: handler.kind, subscription: subscription(handler), started_at });
+        let subscription = subscription(handler);
+        // What was added and not taken up by a relay yet is nothing that it could have delivered.
+        let subscription = match interests {
+            Some(interests) => subscription.holding(&interests, Clock::system().now()),
+            None => subscription,
+        };
+        audited.push(Audited { name, kind: handler.kind, subscription, started_at });
     }
     Ok(audited)
 }
