@@ -9,9 +9,9 @@ use super::arguments::{MAIN_EDITION, handler_name};
 use super::connect::Connection;
 use super::output::{Columns, print, remark};
 use super::{CliError, Context, RootArgs};
-use crate::event::Root;
+use crate::event::{Root, Timestamp};
 use crate::handler::{HandlerKind, HandlerName};
-use crate::storage::{DynamoMarks, DynamoPositions, Mark, MarkState, Marking, PositionStore as _};
+use crate::storage::{DynamoMarks, DynamoPositions, Mark, MarkState, Marking, PositionStore as _, Skip};
 use crate::time::Clock;
 
 /// The subcommands of `parked`.
@@ -29,6 +29,10 @@ pub enum ParkedCommand {
     ///
     /// The handler never gets that event; what was passed is recorded in the relay's table.
     Skip(ParkedRootArgs),
+    /// List the events that were passed: by an operator, by on_failure = "skip", or because they could not be read
+    ///
+    /// `angzarr-relay rewind` gives one to its handler after all, with what follows it in its root.
+    Skipped(ParkedListArgs),
 }
 
 /// Which parked roots to list.
@@ -101,6 +105,7 @@ pub(super) async fn run(command: ParkedCommand, context: Context) -> Result<(), 
         ParkedCommand::Show(args) => parked.show(&args).await,
         ParkedCommand::Release(args) => parked.release(args).await,
         ParkedCommand::Skip(args) => parked.skip(&args).await,
+        ParkedCommand::Skipped(args) => parked.skipped(args).await,
     }
 }
 
@@ -133,31 +138,39 @@ impl Parked {
     }
 
     async fn list(&self, args: ParkedListArgs) -> Result<(), CliError> {
-        let handlers: Vec<HandlerName> = match args.handler {
+        let mut printer = Printer::new(&args);
+        for handler in self.handlers(args.handler) {
+            let parked = self.of(&handler).await?;
+            printer.print(parked.iter().map(|(root, mark)| Shown::new(&handler, root, mark)))?;
+        }
+        if printer.found == 0 {
+            remark("no root is parked");
+        }
+        Ok(())
+    }
+
+    async fn skipped(&self, args: ParkedListArgs) -> Result<(), CliError> {
+        let mut printer = Printer::new(&args);
+        for handler in self.handlers(args.handler) {
+            let skips = self.marks.skips(&handler).await.map_err(|error| self.connection.trouble(error))?;
+            printer.print(skips.iter().map(|(root, skip, at)| Shown::of_skip(&handler, root, skip, *at)))?;
+        }
+        if printer.found == 0 {
+            remark("no event was passed");
+        }
+        Ok(())
+    }
+
+    /// The handler that is named, or all that are configured.
+    fn handlers(&self, named: Option<HandlerName>) -> Vec<HandlerName> {
+        let handlers = match named {
             Some(handler) => vec![handler],
             None => self.context.config.handlers.iter().map(|handler| handler.name.clone()).collect(),
         };
         if handlers.is_empty() {
             remark("no handler is configured: name one with --handler, or a configuration with --config");
         }
-        let mut columns =
-            Columns::new(["HANDLER", "DOMAIN", "EDITION", "ROOT", "SEQUENCE", "ATTEMPTS", "SINCE", "REASON"]);
-        let mut found = 0;
-        for handler in handlers {
-            let mut parked = self.of(&handler).await?;
-            parked.retain(|(root, _)| args.domain.as_deref().is_none_or(|domain| root.domain() == domain));
-            found += parked.len();
-            let shown: Vec<Shown> = parked.iter().map(|(root, mark)| Shown::new(&handler, root, mark)).collect();
-            if args.json {
-                shown.iter().try_for_each(|shown| print(serde_json::json!(shown)))?;
-            } else {
-                columns.lines(shown.iter().map(Shown::cells).collect()).map_or(Ok(()), print)?;
-            }
-        }
-        if found == 0 {
-            remark("no root is parked");
-        }
-        Ok(())
+        handlers
     }
 
     async fn show(&self, args: &ParkedRootArgs) -> Result<(), CliError> {
@@ -209,7 +222,32 @@ impl Parked {
     }
 }
 
-/// One parked root as it is shown.
+/// Prints the rows of a list.
+struct Printer {
+    json: bool,
+    domain: Option<String>,
+    columns: Columns<8>,
+    found: usize,
+}
+
+impl Printer {
+    fn new(args: &ParkedListArgs) -> Self {
+        let columns = Columns::new(["HANDLER", "DOMAIN", "EDITION", "ROOT", "SEQUENCE", "ATTEMPTS", "SINCE", "REASON"]);
+        Self { json: args.json, domain: args.domain.clone(), columns, found: 0 }
+    }
+
+    fn print(&mut self, rows: impl Iterator<Item = Shown>) -> Result<(), CliError> {
+        let chosen = |row: &Shown| self.domain.as_ref().is_none_or(|domain| row.domain == *domain);
+        let rows: Vec<Shown> = rows.filter(chosen).collect();
+        self.found += rows.len();
+        if self.json {
+            return rows.iter().try_for_each(|row| print(serde_json::json!(row)));
+        }
+        self.columns.lines(rows.iter().map(Shown::cells).collect()).map_or(Ok(()), print)
+    }
+}
+
+/// One parked root, or passed event, as it is shown.
 #[derive(Debug, Serialize)]
 struct Shown {
     handler: String,
@@ -234,6 +272,11 @@ impl Shown {
             since: mark.marked_at.to_string(),
             reason: mark.reason.clone(),
         }
+    }
+
+    fn of_skip(handler: &HandlerName, root: &Root, skip: &Skip, skipped_at: Timestamp) -> Self {
+        let mark = Mark::new(MarkState::Parked, skip.sequence, skip.attempts, &skip.reason, skipped_at);
+        Self::new(handler, root, &mark)
     }
 
     fn cells(&self) -> [String; 8] {

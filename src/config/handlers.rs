@@ -9,7 +9,7 @@ use super::subscription::SUBSCRIPTIONS_MAX;
 use super::{Receiver, SubscriptionConfig};
 use crate::event::Timestamp;
 use crate::handler::{HandlerKind, HandlerName};
-use crate::lane::OnFailure;
+use crate::lane::{OnFailure, OnInvalid};
 use crate::relay_table::Start;
 use crate::time::BackoffPolicy;
 
@@ -64,6 +64,8 @@ pub struct HandlerConfig {
     pub age: Duration,
     /// What follows then; default: the root is parked.
     pub on_failure: OnFailure,
+    /// What follows when a row cannot be read as an event; default: the root is parked.
+    pub on_invalid: OnInvalid,
 }
 
 impl HandlerConfig {
@@ -85,6 +87,7 @@ impl HandlerConfig {
             attempts: 10,
             age: Duration::from_mins(10),
             on_failure: OnFailure::Park,
+            on_invalid: OnInvalid::Park,
             receiver,
         }
     }
@@ -152,6 +155,12 @@ impl HandlerConfig {
         self.age = retry.duration("age", self.age, &AGE);
         retry.finish();
         self.on_failure = section.parsed("on_failure", ON_FAILURE, parse_on_failure).unwrap_or(self.on_failure);
+        let on_invalid = section.parsed("on_invalid", "\"park\" or \"skip\"", |text| match text {
+            "park" => Some(OnInvalid::Park),
+            "skip" => Some(OnInvalid::Skip),
+            _ => None,
+        });
+        self.on_invalid = on_invalid.unwrap_or(self.on_invalid);
     }
 }
 

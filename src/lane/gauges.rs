@@ -29,6 +29,7 @@ pub(crate) struct Counters {
     retrying: Gauge,
     blocked: Gauge,
     waiting: Gauge,
+    parked_now: Gauge,
 }
 
 impl std::fmt::Debug for Counters {
@@ -60,6 +61,7 @@ impl Counters {
             retrying: stuck("retrying"),
             blocked: stuck("blocked"),
             waiting: stuck("hole"),
+            parked_now: stuck("parked"),
             handler,
         }
     }
@@ -128,6 +130,7 @@ impl Lanes {
         counters.retrying.set(count(self.stuck.retrying));
         counters.blocked.set(count(self.stuck.blocked));
         counters.waiting.set(count(self.stuck.holes));
+        counters.parked_now.set(count(self.parked));
     }
 
     /// The time of the oldest record taken by a lane and not delivered.

@@ -111,6 +111,8 @@ pub struct Lanes {
     pub(crate) marks_in_flight: usize,
     /// Deferred, and not taken up yet.
     pub(crate) to_resume: VecDeque<Root>,
+    /// Roots that wait for an operator: as many as were listed, and those that were parked since.
+    pub(crate) parked: usize,
     pub(crate) queued_bytes: usize,
     pub(crate) stuck: Stuck,
     pub(crate) draining: bool,
@@ -158,6 +160,7 @@ impl Lanes {
             mark_orders: VecDeque::new(),
             marks_in_flight: 0,
             to_resume: VecDeque::new(),
+            parked: 0,
             queued_bytes: 0,
             stuck: Stuck::default(),
             draining: false,

@@ -15,7 +15,7 @@ use super::course::{Durable, Phase, Why, Work};
 use super::courses::Slot;
 use super::lanes::Effect;
 use crate::event::{Root, Sequence, Timestamp};
-use crate::storage::{Mark, MarkState, Marking, Skip, StorageError};
+use crate::storage::{Mark, MarkState, Marked, Marking, Skip, StorageError};
 
 /// Deferred roots that are taken up at once.
 const RESUMED_AT_ONCE_MAX: usize = 1000;
@@ -210,6 +210,7 @@ impl Lanes {
         let (state, sequence, attempts) = (mark.state, mark.sequence, mark.attempts);
         if state == MarkState::Parked {
             self.counters.parked(1);
+            self.parked += 1;
             error!(
                 handler = %self.handler, root = %course.root, %sequence, attempts, reason = %mark.reason,
                 "the root is parked for this handler: nothing is lost; mend the cause, then `angzarr-relay parked release`"
@@ -244,8 +245,9 @@ impl Lanes {
 
     /// Goes on with roots that are deferred, as the tables say: at the start, and when an operator has released some. They
     /// are all there are.
-    pub fn resume(&mut self, roots: Vec<Root>) {
-        self.to_resume = roots.into();
+    pub fn resume(&mut self, marked: Marked) {
+        self.to_resume = marked.deferred.into();
+        self.parked = marked.parked;
         self.resume_next();
     }
 

@@ -38,7 +38,7 @@ pub use preload::KnownPositions;
 pub use progress::Progress;
 pub use repair::{RepairOrder, Repaired};
 pub use sequencer::{Sequencer, Verdict};
-pub use settings::{LaneSettings, OnFailure, UNWRITTEN_ROOTS_ABOVE};
+pub use settings::{LaneSettings, OnFailure, OnInvalid, UNWRITTEN_ROOTS_ABOVE};
 pub use subscription::{Pattern, Subscription, default_editions};
 
 pub use task::{LaneOrder, LaneReport, LanesParts, LanesTask};

@@ -15,7 +15,7 @@ use tracing::{error, warn};
 use super::course::{Phase, Why, Work};
 use super::courses::Slot;
 use super::lanes::REPAIRS_IN_FLIGHT_MAX;
-use super::{Lanes, OnFailure, RepairOrder, Repaired, Verdict};
+use super::{Lanes, OnFailure, OnInvalid, RepairOrder, Repaired, Verdict};
 use crate::event::{Event, InvalidRow, Root, Sequence};
 use crate::stream::{RunRow, row_sequence};
 
@@ -260,7 +260,11 @@ impl Lanes {
             self.forget_queue(slot);
             return self.wait(slot, Why::Blocked, now + self.settings.retry.max);
         }
-        self.stop(slot, &format!("the row cannot be read as an event: {}", invalid.reason), now);
+        let reason = format!("the row cannot be read as an event: {}", invalid.reason);
+        match self.settings.on_invalid {
+            OnInvalid::Park => self.stop(slot, &reason, now),
+            OnInvalid::Skip => self.skip(slot, invalid.sequence, &reason, now),
+        }
     }
 
     /// What the table itself stops is parked, or looked at again.

@@ -40,6 +40,8 @@ pub struct LaneSettings {
     pub age_max: Duration,
     /// What follows when an event has failed for good.
     pub on_failure: OnFailure,
+    /// What follows when a row cannot be read as an event.
+    pub on_invalid: OnInvalid,
     /// The longest time a root that waits may hold a checkpoint; then it is marked as deferred.
     pub checkpoint_hold: Duration,
     /// Bytes of events that may wait in the lanes before they stop pulling.
@@ -64,6 +66,17 @@ pub enum OnFailure {
     Skip,
     /// It is tried again for ever.
     Block,
+}
+
+/// What follows when a row cannot be read as an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnInvalid {
+    /// The root stops there for this handler: until an operator releases it, or, where the handler blocks, until the row
+    /// is mended.
+    #[default]
+    Park,
+    /// The row is passed, counted, logged and recorded.
+    Skip,
 }
 
 /// How many roots above `flush_roots` may wait for their positions to be written before the lanes stop pulling: as many
@@ -96,6 +109,7 @@ impl Default for LaneSettings {
             attempts_max: 10,
             age_max: Duration::from_mins(10),
             on_failure: OnFailure::Park,
+            on_invalid: OnInvalid::Park,
             checkpoint_hold: Duration::from_mins(1),
             queued_bytes_max: 4 << 20,
             idle_roots_max: 20_000,

@@ -24,7 +24,9 @@ use super::{Effect, KnownPositions, LaneSettings, Lanes, MarkOrder, PayloadRoom,
 use crate::event::Root;
 use crate::handler::{Handler, HandlerName, RootBatch};
 use crate::relay_table::{Checkpoint, CheckpointStore, Lives, Suspect};
-use crate::storage::{Advance, Advanced, EventSource, MarkStore, Marking, PositionStore, Standing, StorageError};
+use crate::storage::{
+    Advance, Advanced, EventSource, MarkStore, Marked, Marking, PositionStore, Standing, StorageError,
+};
 use crate::stream::{Feed, LaneFeed, LaneId, ShardId, StreamPoint, with_causes};
 use crate::telemetry::{Health, names};
 use crate::time::{Backoff, BackoffPolicy, Clock, Random};
@@ -138,7 +140,7 @@ enum Done {
     Flushed(Vec<(Advance, Result<Advanced, StorageError>)>),
     Checkpointed(LaneId, Checkpoint, Result<(), StorageError>),
     Marked(MarkOrder, Result<Marking, StorageError>),
-    Deferred(Vec<Root>),
+    Listed(Marked),
 }
 
 impl LanesTask {
@@ -225,8 +227,8 @@ impl LanesTask {
             LaneOrder::Resume => {
                 let parts = self.parts.clone();
                 self.jobs.spawn(async move {
-                    let deferred = until_done(&parts, "relay table", || parts.marks.deferred(&parts.name)).await;
-                    Done::Deferred(deferred)
+                    let marked = until_done(&parts, "relay table", || parts.marks.marked(&parts.name)).await;
+                    Done::Listed(marked)
                 });
             }
         }
@@ -376,7 +378,7 @@ impl LanesTask {
                 report(&self.parts.health, "write marks", result.as_ref().err());
                 self.lanes.marked(order, result, now);
             }
-            Ok(Done::Deferred(roots)) => self.lanes.resume(roots),
+            Ok(Done::Listed(marked)) => self.lanes.resume(marked),
             Ok(Done::Checkpointed(lane, checkpoint, result)) => {
                 report(&self.parts.health, "write checkpoints", result.as_ref().err());
                 if self.lanes.checkpointed(lane, checkpoint, result.is_ok(), now)

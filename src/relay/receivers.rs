@@ -94,6 +94,7 @@ fn lane_settings(config: &HandlerConfig, relay: &RelayConfig) -> LaneSettings {
         attempts_max: config.attempts,
         age_max: config.age,
         on_failure: config.on_failure,
+        on_invalid: config.on_invalid,
         checkpoint_hold: relay.checkpoint_hold,
         ..LaneSettings::default()
     }

@@ -80,6 +80,29 @@ pub struct Standing {
     pub mark: Option<Mark>,
 }
 
+/// The marked roots of a handler.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Marked {
+    /// Those that the relay goes on with.
+    pub deferred: Vec<Root>,
+    /// How many wait for an operator.
+    pub parked: usize,
+}
+
+impl Marked {
+    /// Sorts marked roots.
+    pub fn of(marked: impl IntoIterator<Item = (Root, MarkState)>) -> Self {
+        let mut sorted = Self::default();
+        for (root, state) in marked {
+            match state {
+                MarkState::Deferred => sorted.deferred.push(root),
+                MarkState::Parked => sorted.parked += 1,
+            }
+        }
+        sorted
+    }
+}
+
 /// What became of a conditional change of a mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Marking {
@@ -127,8 +150,8 @@ pub trait MarkStore: Send + Sync {
     /// Records that a handler passes an event it did not accept. The position is not touched.
     async fn record_skip(&self, handler: &HandlerName, root: &Root, skip: &Skip) -> Result<(), StorageError>;
 
-    /// The deferred roots of a handler.
-    async fn deferred(&self, handler: &HandlerName) -> Result<Vec<Root>, StorageError>;
+    /// The marked roots of a handler.
+    async fn marked(&self, handler: &HandlerName) -> Result<Marked, StorageError>;
 
     /// A number that changes whenever an operator has changed a mark.
     async fn orders(&self) -> Result<u64, StorageError>;

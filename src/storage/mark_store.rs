@@ -15,7 +15,7 @@ use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity, TransactWr
 use super::call::{Call, Item, number, sequence_of, text, text_of};
 use super::position_store::{PK, SEQUENCE, UPDATED_AT, position_key};
 use super::transaction::{Transacted, delete, put};
-use super::{Mark, MarkState, MarkStore, Marking, Skip, StorageError, TableNames};
+use super::{Mark, MarkState, MarkStore, Marked, Marking, Skip, StorageError, TableNames};
 use crate::aws::AwsClients;
 use crate::event::{Root, Sequence, Timestamp, escape};
 use crate::handler::HandlerName;
@@ -95,6 +95,39 @@ impl DynamoMarks {
     /// # Errors
     /// As the call failed, or when a row cannot be read.
     pub async fn list(&self, handler: &HandlerName) -> Result<Vec<(Root, Mark)>, StorageError> {
+        let decoded = self.rows(marks_key(handler)).await?.into_iter().map(|item| {
+            let key = text_of(&item, "sk").unwrap_or("-");
+            let unreadable =
+                |reason| StorageError::Unreadable { table: self.relay.clone(), key: key.to_owned(), reason };
+            let root = Root::parse(key).map_err(|_| unreadable("`sk` is no root's key"))?;
+            let mark = mark_of(&item).map_err(unreadable)?.ok_or_else(|| unreadable("`mark` is missing"))?;
+            Ok((root, mark))
+        });
+        decoded.collect()
+    }
+
+    /// The events that a handler was made to pass, and when.
+    ///
+    /// # Errors
+    /// As the call failed, or when a row cannot be read.
+    pub async fn skips(&self, handler: &HandlerName) -> Result<Vec<(Root, Skip, Timestamp)>, StorageError> {
+        let decode = |item: &Item| {
+            let (key, _) = text_of(item, "sk")?.rsplit_once('#')?;
+            let attempts = sequence_of(item, "attempts").and_then(|count| u32::try_from(count.0).ok())?;
+            let skip = Skip::new(sequence_of(item, "sequence")?, attempts, text_of(item, "reason")?);
+            let skipped_at = text_of(item, "skipped_at").and_then(|moment| Timestamp::parse(moment).ok())?;
+            Some((Root::parse(key).ok()?, skip, skipped_at))
+        };
+        let decoded = self.rows(skipped_key(handler)).await?.into_iter().map(|item| {
+            let key = text_of(&item, "sk").unwrap_or("-").to_owned();
+            let reason = "the row is no record of a passed event";
+            decode(&item).ok_or(StorageError::Unreadable { table: self.relay.clone(), key, reason })
+        });
+        decoded.collect()
+    }
+
+    /// The rows of a partition of the relay's table.
+    async fn rows(&self, pk: String) -> Result<Vec<Item>, StorageError> {
         let call = Call { operation: "Query", action: "dynamodb:Query", table: &self.relay };
         let (mut found, mut start) = (Vec::new(), None);
         for _ in 0..LIST_PAGES_MAX {
@@ -102,19 +135,12 @@ impl DynamoMarks {
                 .table_name(&self.relay)
                 .consistent_read(true)
                 .key_condition_expression("pk = :pk")
-                .expression_attribute_values(":pk", text(marks_key(handler)))
+                .expression_attribute_values(":pk", text(pk.as_str()))
                 .set_exclusive_start_key(start)
                 .return_consumed_capacity(ReturnConsumedCapacity::Total);
             let answer = call.make(request.send()).await?;
             call.consumed(answer.consumed_capacity());
-            for item in answer.items() {
-                let key = text_of(item, "sk").unwrap_or("-");
-                let unreadable =
-                    |reason| StorageError::Unreadable { table: self.relay.clone(), key: key.to_owned(), reason };
-                let root = Root::parse(key).map_err(|_| unreadable("`sk` is no root's key"))?;
-                let mark = mark_of(item).map_err(unreadable)?.ok_or_else(|| unreadable("`mark` is missing"))?;
-                found.push((root, mark));
-            }
+            found.extend(answer.items.unwrap_or_default());
             start = answer.last_evaluated_key.filter(|key| !key.is_empty());
             if start.is_none() {
                 break;
@@ -243,7 +269,7 @@ impl DynamoMarks {
 
     fn skipped(&self, handler: &HandlerName, root: &Root, skip: &Skip) -> TransactWriteItem {
         let item = Item::from([
-            ("pk".to_owned(), text(format!("skipped#{}", escape(handler.as_str())))),
+            ("pk".to_owned(), text(skipped_key(handler))),
             ("sk".to_owned(), text(format!("{}#{:020}", root.key(), skip.sequence.0))),
             ("sequence".to_owned(), number(skip.sequence)),
             ("attempts".to_owned(), number(Sequence(skip.attempts.into()))),
@@ -315,6 +341,10 @@ fn same(mark: &Mark) -> [(String, AttributeValue); 3] {
     ]
 }
 
+fn skipped_key(handler: &HandlerName) -> String {
+    format!("skipped#{}", escape(handler.as_str()))
+}
+
 fn marks_key(handler: &HandlerName) -> String {
     format!("marks#{}", escape(handler.as_str()))
 }
@@ -352,9 +382,9 @@ impl MarkStore for DynamoMarks {
         self.transact(vec![self.skipped(handler, root, skip)]).await.map(|_| ())
     }
 
-    async fn deferred(&self, handler: &HandlerName) -> Result<Vec<Root>, StorageError> {
+    async fn marked(&self, handler: &HandlerName) -> Result<Marked, StorageError> {
         let marked = self.list(handler).await?;
-        Ok(marked.into_iter().filter(|(_, mark)| mark.state == MarkState::Deferred).map(|(root, _)| root).collect())
+        Ok(Marked::of(marked.into_iter().map(|(root, mark)| (root, mark.state))))
     }
 
     async fn orders(&self) -> Result<u64, StorageError> {

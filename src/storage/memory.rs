@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    Advance, Advanced, EventSource, Mark, MarkState, MarkStore, Marking, PositionStore, RowPage, Skip, Standing,
-    StorageError,
+    Advance, Advanced, EventSource, Mark, MarkState, MarkStore, Marked, Marking, PositionStore, RowPage, Skip,
+    Standing, StorageError,
 };
 use crate::event::{Event, InvalidRow, Root, Row, Sequence, Timestamp};
 use crate::handler::HandlerName;
@@ -209,11 +209,10 @@ impl MarkStore for MemoryPositions {
         Ok(())
     }
 
-    async fn deferred(&self, handler: &HandlerName) -> Result<Vec<Root>, StorageError> {
-        let deferred = |row: &Standing| row.mark.as_ref().is_some_and(|mark| mark.state == MarkState::Deferred);
+    async fn marked(&self, handler: &HandlerName) -> Result<Marked, StorageError> {
         Ok(self.with(|all| {
-            let mine = all.rows.iter().filter(|((of, _), row)| of == handler && deferred(row));
-            mine.map(|((_, root), _)| root.clone()).collect()
+            let mine = all.rows.iter().filter(|((of, _), _)| of == handler);
+            Marked::of(mine.filter_map(|((_, root), row)| Some((root.clone(), row.mark.as_ref()?.state))))
         }))
     }
 

@@ -7,7 +7,8 @@ use angzarr_relay::aws::AwsClients;
 use angzarr_relay::event::{Sequence, Timestamp};
 use angzarr_relay::handler::HandlerName;
 use angzarr_relay::storage::{
-    Advance, DynamoMarks, DynamoPositions, Mark, MarkState, MarkStore as _, Marking, PositionStore as _, Skip, Standing,
+    Advance, DynamoMarks, DynamoPositions, Mark, MarkState, MarkStore as _, Marked, Marking, PositionStore as _, Skip,
+    Standing,
 };
 use angzarr_relay::time::Clock;
 use serde_json::Value;
@@ -89,11 +90,12 @@ async fn a_released_root_is_deferred_and_the_order_is_seen(aws: &AwsClients, pre
     let tables = Tables::new(aws, prefix).await;
     tables.park("r", None, &mark(0)).await;
     let before = tables.marks.orders().await.unwrap();
-    assert!(tables.marks.deferred(&tables.handler).await.unwrap().is_empty());
+    assert_eq!(tables.marks.marked(&tables.handler).await.unwrap(), Marked { deferred: vec![], parked: 1 });
     let release = async || tables.marks.release(&tables.handler, &root("r"), &mark(0)).await.unwrap();
     assert_eq!(release().await, Marking::Done);
     assert_eq!(release().await, Marking::Refused, "it is parked no longer");
-    assert_eq!(tables.marks.deferred(&tables.handler).await.unwrap(), [root("r")]);
+    let marked = tables.marks.marked(&tables.handler).await.unwrap();
+    assert_eq!(marked, Marked { deferred: vec![root("r")], parked: 0 });
     let released = tables.standing("r").await.mark.unwrap();
     assert_eq!((released.state, released.sequence, released.attempts), (MarkState::Deferred, Sequence(0), 0));
     assert_eq!(tables.marks.orders().await.unwrap(), before + 1);
@@ -149,6 +151,7 @@ async fn a_poisoned_root_parks_and_is_released_from_the_command_line() {
         (&"billing".into(), &"r3".into(), &0.into())
     );
     assert_eq!(listed.len(), 1);
+    shows(&relay, r#"angzarr_relay_stuck_roots_count{handler="billing",state="parked"}"#, 1.0).await;
     // A parked root holds neither lag nor checkpoint, and what comes later is left in the table.
     shows(&relay, r#"angzarr_relay_handler_lag_seconds{handler="billing"}"#, 0.0).await;
     shows(&relay, r#"angzarr_relay_roots_parked_total{handler="billing"}"#, 1.0).await;
@@ -170,6 +173,7 @@ async fn a_poisoned_root_parks_and_is_released_from_the_command_line() {
     assert!(worked && released.contains("released 1"), "{released}{said}");
     until("the root goes on", async || has_all_it_takes(&service, &writer)).await;
     until("its mark is gone", async || parked(&home).is_empty().then_some(())).await;
+    shows(&relay, r#"angzarr_relay_stuck_roots_count{handler="billing",state="parked"}"#, 0.0).await;
     let (worked, _, said) = home.command(&["parked", "release", "billing", "orders", "r3"]);
     assert!(!worked && said.contains("is not parked") && said.lines().count() == 1, "{said}");
     writer.append_to(0..10, 2).await;
@@ -200,6 +204,17 @@ async fn a_poisoned_event_is_passed_by_an_operator_while_the_relay_is_stopped() 
     let mut relay = home.start().await;
     until("what follows is delivered", async || {
         (service.lock().unwrap().taken.get("r1").map(Vec::as_slice) == Some(&[1, 2, 3])).then_some(())
+    })
+    .await;
+    // What was passed is found, and can be ordered after all.
+    let (worked, skipped, said) = home.command(&["parked", "skipped", "--json"]);
+    let skipped: Value = serde_json::from_str(skipped.trim()).unwrap_or_else(|_| panic!("{worked} {skipped} {said}"));
+    assert_eq!((&skipped["root"], &skipped["sequence"]), (&"r1".into(), &0.into()));
+    let back = ["rewind", "billing", "--domain", "orders", "--root", "r1", "--to", "0", "--rerun-side-effects"];
+    until("it is ordered", async || home.command(&back).0.then_some(())).await;
+    until("it is delivered, and what follows it again", async || {
+        let taken = service.lock().unwrap().taken["r1"].clone();
+        (taken == [1, 2, 3, 0, 1, 2, 3]).then_some(())
     })
     .await;
     assert!(relay.terminate().await.success(), "{}", relay.output());

@@ -14,7 +14,8 @@ use angzarr_relay::relay_table::{
     Checkpoint, CheckpointStore, HandlerRegistry, Life, Lives, RegisteredInterest, Registration, Start, Suspect,
 };
 use angzarr_relay::storage::{
-    Advance, Advanced, EventSource, Mark, MarkStore, Marking, PositionStore, RowPage, Skip, Standing, StorageError,
+    Advance, Advanced, EventSource, Mark, MarkStore, Marked, Marking, PositionStore, RowPage, Skip, Standing,
+    StorageError,
 };
 use angzarr_relay::stream::{
     Change, Fetched, RecordPage, Shard, ShardId, ShardIterator, ShardPage, ShardSource, StreamError, StreamPoint,
@@ -305,12 +306,12 @@ impl MarkStore for Faulty {
         self.world.positions.record_skip(handler, root, skip).await
     }
 
-    async fn deferred(&self, handler: &HandlerName) -> Result<Vec<Root>, StorageError> {
+    async fn marked(&self, handler: &HandlerName) -> Result<Marked, StorageError> {
         self.latency().await;
         if self.strikes() {
             return Err(self.unavailable("Query"));
         }
-        self.world.positions.deferred(handler).await
+        self.world.positions.marked(handler).await
     }
 
     async fn orders(&self) -> Result<u64, StorageError> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::{LaneSettings, OnFailure};
 use super::rig::{Answer, Kind, LANE, Rig, ev, evs, settings, types};
-use crate::storage::MarkState;
+use crate::storage::{MarkState, Marked};
 
 fn parking() -> LaneSettings {
     LaneSettings { on_failure: OnFailure::Park, attempts_max: 3, ..settings() }
@@ -123,8 +123,8 @@ fn another_life_goes_on_where_it_was_noted() {
     next.contract.table = rig.contract.table.clone();
     next.contract.positions = rig.contract.positions.clone();
     next.contract.marks = rig.contract.marks.clone();
-    let root = next.contract.marks.keys().next().unwrap().clone();
-    next.lanes.resume(vec![root]);
+    let deferred = next.contract.marks.keys().cloned().collect();
+    next.lanes.resume(Marked { deferred, parked: 0 });
     next.rest();
     assert_eq!(next.of("r"), (500..1300).collect::<Vec<_>>());
     assert_eq!((next.position("r"), next.mark("r")), (Some(1299), None));

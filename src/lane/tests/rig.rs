@@ -15,7 +15,7 @@ pub(super) use super::spec::{Spec, ev, evs, root_of};
 use crate::event::{Root, Sequence, Timestamp};
 use crate::handler::{Accepted, HandlerError, HandlerName, RootBatch};
 use crate::relay_table::Checkpoint;
-use crate::storage::{Advance, Advanced, Mark, MarkState, Marking, Skip, Standing, StorageError};
+use crate::storage::{Advance, Advanced, Mark, MarkState, Marked, Marking, Skip, Standing, StorageError};
 use crate::stream::{Change, LaneId, Page, Record, StreamPoint, StreamSequence};
 use crate::time::Random;
 
@@ -440,8 +440,8 @@ impl Rig {
 
     /// What the relay does when an operator has ordered something.
     fn resume(&mut self) {
-        let deferred = self.contract.marks.iter().filter(|(_, mark)| mark.state == MarkState::Deferred);
-        self.lanes.resume(deferred.map(|(root, _)| root.clone()).collect());
+        let marks = self.contract.marks.iter().map(|(root, mark)| (root.clone(), mark.state));
+        self.lanes.resume(Marked::of(marks));
         self.run();
     }
 

@@ -1,6 +1,9 @@
 //! Rows that cannot be read: their root stops, nothing else does (design section 5, Invalid rows).
 
-use super::rig::{LANE, Rig, ev, evs};
+use std::collections::BTreeSet;
+
+use super::rig::{LANE, Rig, ev, evs, settings};
+use crate::lane::{LaneSettings, OnFailure, OnInvalid};
 
 #[test]
 fn a_row_that_cannot_be_read_stops_its_root_only() {
@@ -92,4 +95,23 @@ fn many_rows_behind_one_that_stops_the_root_hold_no_memory() {
     rig.rest();
     assert_eq!(rig.of("a"), (0..200).collect::<Vec<_>>());
     assert_eq!(evs("a", 0..200).len(), rig.of("a").len());
+}
+
+#[test]
+fn a_row_that_cannot_be_read_is_passed_and_recorded_where_the_handler_says_so() {
+    for block in [OnFailure::Block, OnFailure::Park] {
+        let mut rig = Rig::with(LaneSettings { on_invalid: OnInvalid::Skip, on_failure: block, ..settings() });
+        rig.page([ev("good", 0)]);
+        rig.page([ev("a", 0), ev("a", 1).invalid(), ev("a", 2), ev("b", 0).invalid(), ev("b", 1)]);
+        rig.rest();
+        assert_eq!((rig.of("a"), rig.of("b")), (vec![0, 2], vec![1]));
+        assert_eq!((rig.position("a"), rig.position("b"), rig.checkpoint(LANE)), (Some(2), Some(1), Some(6)));
+        let skipped: BTreeSet<_> = rig.skips.iter().map(|(root, skip)| (root.id(), skip.sequence.0)).collect();
+        assert_eq!(skipped, BTreeSet::from([("a", 1), ("b", 0)]));
+    }
+    // Of another schema nothing is passed.
+    let mut rig = Rig::with(LaneSettings { on_invalid: OnInvalid::Skip, ..settings() });
+    rig.page((0..100).map(|root| ev(&root.to_string(), 0).invalid()).collect::<Vec<_>>());
+    rig.rest();
+    assert!(rig.skips.is_empty() && rig.checkpoint(LANE).is_none());
 }
