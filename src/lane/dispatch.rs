@@ -228,7 +228,8 @@ impl Lanes {
         let Some(active) = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut()) else { return };
         let failures = active.failures + 1;
         let since = active.failing_since.unwrap_or(now);
-        let failing = Failing { failures, age: self.outage.age(since, now), outage };
+        let (age, others_succeed) = (self.outage.age(since, now), self.outage.answered_since(since));
+        let failing = Failing { failures, age, outage, others_succeed };
         let decision = decide(error, failing, &self.settings, &self.random);
         let first = batch.events.first().map(|event| event.sequence.0);
         if decision != Decision::Halt {

@@ -35,6 +35,8 @@ pub(crate) struct Outage {
     failing: BTreeSet<usize>,
     /// The end of the last outage.
     ended_at: Option<Instant>,
+    /// The last time that the receiver answered.
+    answered_at: Option<Instant>,
     random: Random,
 }
 
@@ -48,7 +50,7 @@ struct Down {
 
 impl Outage {
     pub(crate) fn new(random: Random) -> Self {
-        Self { down: None, failing: BTreeSet::new(), ended_at: None, random }
+        Self { down: None, failing: BTreeSet::new(), ended_at: None, answered_at: None, random }
     }
 
     pub(crate) fn is_down(&self) -> bool {
@@ -79,11 +81,17 @@ impl Outage {
     /// The receiver took something, or refused it for what it is: it answers. True when that ends an outage.
     pub(crate) fn answered(&mut self, now: Instant) -> bool {
         self.failing.clear();
+        self.answered_at = Some(now);
         let ended = self.down.take().is_some();
         if ended {
             self.ended_at = Some(now);
         }
         ended
+    }
+
+    /// Whether the receiver has answered to another root since this one began to fail: only then it is its own fault.
+    pub(crate) fn answered_since(&self, since: Instant) -> bool {
+        self.answered_at.is_some_and(|answered_at| answered_at >= since)
     }
 
     /// How long a root has failed that did so first at `since`: what lies before the end of an outage does not count.

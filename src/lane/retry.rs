@@ -27,6 +27,8 @@ pub(crate) struct Failing {
     pub(crate) age: Duration,
     /// This one is part of an outage.
     pub(crate) outage: bool,
+    /// The receiver has answered to others meanwhile.
+    pub(crate) others_succeed: bool,
 }
 
 /// Decides on a failed delivery.
@@ -34,7 +36,11 @@ pub(crate) fn decide(error: &HandlerError, failing: Failing, settings: &LaneSett
     match error {
         HandlerError::Unavailable { .. } => Decision::Halt,
         HandlerError::Retry { .. } if failing.outage => Decision::Halt,
-        HandlerError::Retry { .. } if failing.failures >= settings.attempts_max || failing.age >= settings.age_max => {
+        // With nobody else to tell, it may be the receiver: what fails alone is never given up (contract clause 13).
+        HandlerError::Retry { .. }
+            if failing.others_succeed
+                && (failing.failures >= settings.attempts_max || failing.age >= settings.age_max) =>
+        {
             match settings.on_failure {
                 OnFailure::Block => Decision::Retry(settings.retry.wait_after(failing.failures, random)),
                 then => Decision::GiveUp(then),
@@ -66,7 +72,16 @@ mod tests {
             on_failure,
             ..LaneSettings::default()
         };
-        decide(error, Failing { failures, age: Duration::from_secs(age), outage }, &settings, &Random::seeded(1))
+        let failing = Failing { failures, age: Duration::from_secs(age), outage, others_succeed: true };
+        decide(error, failing, &settings, &Random::seeded(1))
+    }
+
+    #[test]
+    fn what_fails_alone_is_tried_again_for_ever() {
+        let failing = Failing { failures: 1000, age: Duration::from_hours(100), outage: false, others_succeed: false };
+        let decided = |error: &HandlerError| decide(error, failing, &LaneSettings::default(), &Random::seeded(1));
+        assert!(matches!(decided(&HandlerError::retry("x")), Decision::Retry(_)));
+        assert_eq!(decided(&HandlerError::permanent("x")), Decision::GiveUp(OnFailure::Park));
     }
 
     #[test]

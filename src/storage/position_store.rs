@@ -160,6 +160,35 @@ impl DynamoPositions {
         Ok((keys.len(), answer.last_evaluated_key.as_ref().and_then(cursor)))
     }
 
+    async fn scan_ahead(&self, handlers: &[HandlerName], pages_max: usize) -> Result<Preloaded, StorageError> {
+        let call = self.call("Scan", "dynamodb:Scan");
+        let (mut preloaded, mut unreadable, mut start) = (Preloaded::default(), false, None);
+        for _ in 0..pages_max {
+            let request = (self.client.scan())
+                .table_name(&self.table)
+                .consistent_read(true)
+                .set_exclusive_start_key(start)
+                .return_consumed_capacity(ReturnConsumedCapacity::Total);
+            let answer = call.make(request.send()).await?;
+            call.consumed(answer.consumed_capacity());
+            for item in answer.items.as_deref().unwrap_or_default() {
+                let whose = text_of(item, PK).and_then(parse_key).filter(|(handler, _)| handlers.contains(handler));
+                let Some((handler, root)) = whose else { continue };
+                match self.standing(item) {
+                    Ok(standing) => preloaded.positions.push((handler, root, standing)),
+                    // Its root is loaded by itself then, which says what is wrong.
+                    Err(_) => unreadable = true,
+                }
+            }
+            start = answer.last_evaluated_key.filter(|key| !key.is_empty());
+            if start.is_none() {
+                preloaded.complete = !unreadable;
+                break;
+            }
+        }
+        Ok(preloaded)
+    }
+
     pub(super) fn call(&self, operation: &'static str, action: &'static str) -> Call<'_> {
         Call { operation, action, table: &self.table }
     }
@@ -258,31 +287,11 @@ impl PositionStore for DynamoPositions {
 
     /// By a Scan, a page of 1 MB at a time.
     async fn preload(&self, handlers: &[HandlerName], pages_max: usize) -> Result<Preloaded, StorageError> {
-        let call = self.call("Scan", "dynamodb:Scan");
-        let (mut preloaded, mut unreadable, mut start) = (Preloaded::default(), false, None);
-        for _ in 0..pages_max {
-            let request = (self.client.scan())
-                .table_name(&self.table)
-                .consistent_read(true)
-                .set_exclusive_start_key(start)
-                .return_consumed_capacity(ReturnConsumedCapacity::Total);
-            let answer = call.make(request.send()).await?;
-            call.consumed(answer.consumed_capacity());
-            for item in answer.items.as_deref().unwrap_or_default() {
-                let whose = text_of(item, PK).and_then(parse_key).filter(|(handler, _)| handlers.contains(handler));
-                let Some((handler, root)) = whose else { continue };
-                match self.standing(item) {
-                    Ok(standing) => preloaded.positions.push((handler, root, standing)),
-                    // Its root is loaded by itself then, which says what is wrong.
-                    Err(_) => unreadable = true,
-                }
-            }
-            start = answer.last_evaluated_key.filter(|key| !key.is_empty());
-            if start.is_none() {
-                preloaded.complete = !unreadable;
-                break;
-            }
-        }
+        let Some(handler) = handlers.first() else { return Ok(Preloaded::default()) };
+        // A table of another shape has no positions to scan; asked by the key, it says what is wrong with it.
+        let anybody = Root::parse("-#-#-").map_err(|error| StorageError::Invalid { reason: error.to_string() })?;
+        let (preloaded, _) =
+            tokio::try_join!(self.scan_ahead(handlers, pages_max), self.load(handler, std::slice::from_ref(&anybody)))?;
         Ok(preloaded)
     }
 

@@ -43,6 +43,7 @@ mod embedded;
 mod emulators;
 mod examples;
 mod events;
+mod faults;
 mod handlers;
 mod local;
 mod outage;

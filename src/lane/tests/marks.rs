@@ -33,7 +33,7 @@ fn a_refused_event_parks_its_root_and_no_other_and_holds_no_checkpoint() {
 fn attempts_are_counted_and_only_the_event_at_fault_is_left() {
     let mut rig = Rig::with(parking());
     rig.always("bad", Answer::Retry);
-    rig.page(evs("bad", 0..5));
+    rig.page([evs("bad", 0..5), evs("good", 0..1)].concat());
     rig.rest();
     assert_eq!(rig.mark("bad").map(|mark| (mark.sequence.0, mark.attempts)), Some((0, 4)));
     // The third of five is at fault: two are taken first.
@@ -44,6 +44,18 @@ fn attempts_are_counted_and_only_the_event_at_fault_is_left() {
     rig.rest();
     assert_eq!(rig.mark("third").map(|mark| mark.sequence.0), Some(4));
     assert_eq!(rig.position("third"), Some(3));
+}
+
+#[test]
+fn a_root_that_fails_alone_is_not_given_up_before_another_succeeds() {
+    let mut rig = Rig::with(parking());
+    rig.always("bad", Answer::Retry);
+    rig.page([ev("bad", 0)]);
+    rig.advance(Duration::from_hours(1));
+    assert!(rig.mark("bad").is_none() && rig.of("bad").len() > 100, "it may be the receiver");
+    rig.page([ev("good", 0)]);
+    rig.rest();
+    assert_eq!(rig.mark("bad").map(|mark| mark.state), Some(MarkState::Parked));
 }
 
 #[test]

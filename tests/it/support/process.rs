@@ -45,6 +45,11 @@ pub(crate) enum NotAnswering {
 }
 
 impl GuardedProcess {
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Starts `command` (program and arguments) in `folder`; its output goes to `target/emulators/logs/{name}-*.log`.
     pub(crate) fn spawn(name: &str, command: &[OsString], folder: &Path, environment: &[(&str, &OsStr)]) -> Self {
         let log = log_path(name);

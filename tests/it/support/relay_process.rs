@@ -44,6 +44,11 @@ impl RelayProcess {
         Self { process, metrics_port }
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     /// Waits until `/readyz` answers 200.
     pub(crate) async fn wait_ready(&mut self) {
         let ready = self.process.answers(self.metrics_port, "/readyz", READY_MAX, |status| status == 200).await;
