@@ -4,6 +4,7 @@
 //! zero-padded because the extension orders as text.
 
 use base64::Engine as _;
+use base64::encoded_len;
 use base64::engine::general_purpose::STANDARD;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value};
@@ -63,8 +64,33 @@ fn attributes(event: &Event) -> Map<String, Value> {
 /// The event as the bytes of a CloudEvents JSON object, on one line.
 #[must_use]
 pub fn cloudevent_bytes(event: &Event) -> Vec<u8> {
-    cloudevent_json(event).to_string().into_bytes()
+    let mut bytes = Vec::new();
+    write_cloudevent(event, &mut bytes);
+    bytes
 }
+
+/// Appends the event as a CloudEvents JSON object, on one line. The payload is encoded in its place: of a large one there
+/// is one copy.
+pub fn write_cloudevent(event: &Event, bytes: &mut Vec<u8>) {
+    // An object of texts: it never ends in anything but its brace.
+    let text = Value::Object(attributes(event)).to_string();
+    let text = text.strip_suffix('}').unwrap_or(&text);
+    let encoded = encoded_len(event.payload.len(), true).unwrap_or_default();
+    // With room for what stands between events: else that would double the buffer.
+    bytes.reserve_exact(text.len() + PAYLOAD_NAME.len() + encoded + PAYLOAD_END.len() + 2);
+    bytes.extend_from_slice(text.as_bytes());
+    bytes.extend_from_slice(PAYLOAD_NAME);
+    let begin = bytes.len();
+    bytes.resize(begin + encoded, 0);
+    // It fits: its length was computed by the same rule.
+    let written = STANDARD.encode_slice(&event.payload, &mut bytes[begin..]).unwrap_or_default();
+    bytes.truncate(begin + written);
+    bytes.extend_from_slice(PAYLOAD_END);
+}
+
+/// What stands before and behind the encoded payload.
+const PAYLOAD_NAME: &[u8] = b",\"data_base64\":\"";
+const PAYLOAD_END: &[u8] = b"\"}";
 
 #[cfg(test)]
 mod tests {

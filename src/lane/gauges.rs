@@ -21,6 +21,7 @@ pub(crate) struct Counters {
     skipped: Counter,
     parked: Counter,
     left_to_mark: Counter,
+    purged: Counter,
     written: Counter,
     refused: Counter,
     took: Histogram,
@@ -53,6 +54,7 @@ impl Counters {
             skipped: plain(names::EVENTS_SKIPPED),
             parked: plain(names::ROOTS_PARKED),
             left_to_mark: plain(names::EVENTS_LEFT_TO_MARK),
+            purged: plain(names::POSITIONS_PURGED),
             written: plain(names::POSITIONS_WRITTEN),
             refused: plain(names::POSITIONS_REFUSED),
             took: histogram!(names::DELIVER_DURATION, "handler" => handler.clone()),
@@ -110,6 +112,10 @@ impl Counters {
 
     pub(crate) fn written(&self, positions: u64) {
         self.written.increment(positions);
+    }
+
+    pub(crate) fn purged(&self, positions: u64) {
+        self.purged.increment(positions);
     }
 
     pub(crate) fn refused(&self, positions: u64) {

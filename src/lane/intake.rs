@@ -29,6 +29,7 @@ impl Lanes {
                 self.accept_run(lane, number, run, now);
             }
         }
+        self.take_removed(lane, number, &page.removed, now);
         if let Some(state) = self.by_id.get_mut(&lane) {
             state.watermark.delivered(number);
             state.watermark.unpin(number);

@@ -16,6 +16,7 @@ use super::courses::{Courses, Slot};
 use super::gauges::Counters;
 use super::outage::{Gate, Outage};
 use super::preload::KnownPositions;
+use super::purge::REMOVED_ROOTS_MAX;
 use super::repair::RepairOrder;
 use super::{LaneSettings, MarkOrder, Subscription, Watermark};
 use crate::event::Root;
@@ -111,6 +112,8 @@ pub struct Lanes {
     pub(crate) marks_in_flight: usize,
     /// Deferred, and not taken up yet.
     pub(crate) to_resume: VecDeque<Root>,
+    /// Roots of which a row was removed, and the page that shows it.
+    pub(crate) removed: VecDeque<(Root, LaneId, u64)>,
     /// Roots that wait for an operator: as many as were listed, and those that were parked since.
     pub(crate) parked: usize,
     pub(crate) queued_bytes: usize,
@@ -160,6 +163,7 @@ impl Lanes {
             mark_orders: VecDeque::new(),
             marks_in_flight: 0,
             to_resume: VecDeque::new(),
+            removed: VecDeque::new(),
             parked: 0,
             queued_bytes: 0,
             stuck: Stuck::default(),
@@ -238,6 +242,7 @@ impl Lanes {
             && self.queued_bytes < self.settings.queued_bytes_max
             && self.stuck.retrying + self.stuck.blocked + self.stuck.holes < self.settings.stuck_roots_max
             && self.to_load.len() < LOADING_ROOTS_MAX
+            && self.removed.len() < REMOVED_ROOTS_MAX
             && self.dirty.len() + self.unwritten.len() < self.settings.unwritten_roots_max()
     }
 

@@ -16,6 +16,7 @@ use super::courses::Slot;
 use super::lanes::Effect;
 use crate::event::{Root, Sequence, Timestamp};
 use crate::storage::{Mark, MarkState, Marked, Marking, Skip, StorageError};
+use crate::stream::LaneId;
 
 /// Deferred roots that are taken up at once.
 const RESUMED_AT_ONCE_MAX: usize = 1000;
@@ -55,6 +56,15 @@ pub enum MarkOrder {
         /// The mark it carries.
         mark: Mark,
     },
+    /// Take the position and the mark of a root away, if the table has no row of it any more.
+    Purge {
+        /// The root.
+        root: Root,
+        /// The lane that showed a removal.
+        lane: LaneId,
+        /// Its page.
+        page: u64,
+    },
     /// Record that an event is passed.
     Skip {
         /// The root.
@@ -69,7 +79,10 @@ impl MarkOrder {
     #[must_use]
     pub fn root(&self) -> &Root {
         match self {
-            Self::Mark { root, .. } | Self::Unmark { root, .. } | Self::Skip { root, .. } => root,
+            Self::Mark { root, .. }
+            | Self::Unmark { root, .. }
+            | Self::Purge { root, .. }
+            | Self::Skip { root, .. } => root,
         }
     }
 }
@@ -139,7 +152,7 @@ impl Lanes {
         self.order(slot, MarkOrder::Unmark { root: course.root.clone(), mark }, now);
     }
 
-    fn order(&mut self, slot: Slot, order: MarkOrder, now: Instant) {
+    pub(crate) fn order(&mut self, slot: Slot, order: MarkOrder, now: Instant) {
         self.enter(slot, Phase::Marking);
         self.mark_orders.push_back((now, order));
     }
@@ -167,6 +180,9 @@ impl Lanes {
         let Some(slot) = self.courses.find(order.root()) else { return };
         match (result, order) {
             (Err(_), order) => self.mark_orders.push_back((now + MARK_RETRY, order)),
+            (Ok(marking), MarkOrder::Purge { root, lane, page }) => {
+                self.looked_at(&root, (lane, page), marking == Marking::Done, now);
+            }
             // Somebody else changed the row: it says how the root stands.
             (Ok(Marking::Refused), _) => self.load_again(slot),
             (Ok(Marking::Done), MarkOrder::Mark { covered, mark, .. }) => self.stands(slot, covered, mark, now),
@@ -252,7 +268,7 @@ impl Lanes {
     }
 
     /// Goes on with as many of them as there is room for. One that is busy is looked at again later.
-    pub fn resume_next(&mut self) {
+    pub(crate) fn resume_next(&mut self) {
         for _ in 0..self.to_resume.len().min(RESUMED_AT_ONCE_MAX) {
             if self.courses.active() >= self.settings.stuck_roots_max {
                 return;
@@ -282,7 +298,7 @@ impl Lanes {
         }
     }
 
-    fn load_again(&mut self, slot: Slot) {
+    pub(crate) fn load_again(&mut self, slot: Slot) {
         if let Some(course) = self.courses.get_mut(slot) {
             course.durable = Durable::Unknown;
         }

@@ -42,6 +42,8 @@ pub struct LaneSettings {
     pub on_failure: OnFailure,
     /// What follows when a row cannot be read as an event.
     pub on_invalid: OnInvalid,
+    /// What follows when a diverged edition is deleted from the table.
+    pub on_edition_delete: OnEditionDelete,
     /// The longest time a root that waits may hold a checkpoint; then it is marked as deferred.
     pub checkpoint_hold: Duration,
     /// Bytes of events that may wait in the lanes before they stop pulling.
@@ -79,6 +81,16 @@ pub enum OnInvalid {
     Skip,
 }
 
+/// What follows when the last row of a root in a diverged edition is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnEditionDelete {
+    /// Its position stays: what is written there later, up to that sequence, is taken for delivered.
+    #[default]
+    Keep,
+    /// Its position goes.
+    Purge,
+}
+
 /// How many roots above `flush_roots` may wait for their positions to be written before the lanes stop pulling: as many
 /// as one more page may bring.
 pub const UNWRITTEN_ROOTS_ABOVE: usize = 1_000;
@@ -110,6 +122,7 @@ impl Default for LaneSettings {
             age_max: Duration::from_mins(10),
             on_failure: OnFailure::Park,
             on_invalid: OnInvalid::Park,
+            on_edition_delete: OnEditionDelete::Keep,
             checkpoint_hold: Duration::from_mins(1),
             queued_bytes_max: 4 << 20,
             idle_roots_max: 20_000,

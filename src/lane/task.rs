@@ -21,7 +21,7 @@ use tracing::{error, warn};
 use super::delivery::{Delivered, deliver, deliver_noted};
 use super::safety::SafetyWatch;
 use super::{Effect, KnownPositions, LaneSettings, Lanes, MarkOrder, PayloadRoom, Progress, Repaired, Subscription};
-use crate::event::Root;
+use crate::event::{Root, Sequence};
 use crate::handler::{Handler, HandlerName, RootBatch};
 use crate::relay_table::{Checkpoint, CheckpointStore, Lives, Suspect};
 use crate::storage::{
@@ -252,6 +252,7 @@ impl LanesTask {
     fn turn(&mut self, now: Instant) {
         self.lanes.relieve(now);
         self.lanes.resume_next();
+        self.lanes.purge_next(now);
         self.lanes.show();
         let waiting = self.feeds.values().filter_map(LaneFeed::waiting_since).min();
         let oldest = [self.lanes.undelivered_since(), waiting].into_iter().flatten().min();
@@ -443,6 +444,15 @@ async fn carry_out(parts: &LanesParts, mut order: MarkOrder) -> (MarkOrder, Resu
             parts.marks.mark(&parts.name, root, *covered, mark).await
         }
         MarkOrder::Unmark { root, mark } => parts.marks.unmark(&parts.name, root, mark).await,
+        MarkOrder::Purge { root, .. } => {
+            match parts.events.read_consistent(root, Sequence::FIRST, Sequence(u64::MAX), 1).await {
+                Ok(page) if page.rows.is_empty() && page.next.is_none() => {
+                    parts.marks.purge(&parts.name, root).await.map(|()| Marking::Done)
+                }
+                Ok(_) => Ok(Marking::Refused),
+                Err(error) => Err(error),
+            }
+        }
         MarkOrder::Skip { root, skip } => {
             parts.marks.record_skip(&parts.name, root, skip).await.map(|()| Marking::Done)
         }

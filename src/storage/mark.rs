@@ -147,6 +147,9 @@ pub trait MarkStore: Send + Sync {
     /// Takes a mark away. Refused when the root carries another mark, or none.
     async fn unmark(&self, handler: &HandlerName, root: &Root, mark: &Mark) -> Result<Marking, StorageError>;
 
+    /// Takes a root's position and mark away: the table has no row of it any more.
+    async fn purge(&self, handler: &HandlerName, root: &Root) -> Result<(), StorageError>;
+
     /// Records that a handler passes an event it did not accept. The position is not touched.
     async fn record_skip(&self, handler: &HandlerName, root: &Root, skip: &Skip) -> Result<(), StorageError>;
 

@@ -378,6 +378,13 @@ impl MarkStore for DynamoMarks {
         self.transact(vec![change.build(), delete(&self.relay, key.into())]).await
     }
 
+    async fn purge(&self, handler: &HandlerName, root: &Root) -> Result<(), StorageError> {
+        let position = [(PK.to_owned(), text(position_key(handler, root)))];
+        let index = [("pk".to_owned(), text(marks_key(handler))), ("sk".to_owned(), text(root.key()))];
+        let both = vec![delete(&self.positions, position.into()), delete(&self.relay, index.into())];
+        self.transact(both).await.map(|_| ())
+    }
+
     async fn record_skip(&self, handler: &HandlerName, root: &Root, skip: &Skip) -> Result<(), StorageError> {
         self.transact(vec![self.skipped(handler, root, skip)]).await.map(|_| ())
     }

@@ -204,6 +204,11 @@ impl MarkStore for MemoryPositions {
         }))
     }
 
+    async fn purge(&self, handler: &HandlerName, root: &Root) -> Result<(), StorageError> {
+        self.with(|all| all.rows.remove(&(handler.clone(), root.clone())));
+        Ok(())
+    }
+
     async fn record_skip(&self, handler: &HandlerName, root: &Root, skip: &Skip) -> Result<(), StorageError> {
         self.with(|all| all.skips.push((handler.clone(), root.clone(), skip.clone())));
         Ok(())

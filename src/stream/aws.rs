@@ -21,7 +21,7 @@ use super::{
     StreamSequence, StreamSource,
 };
 use crate::aws::{AwsClients, AwsFailure, classify, observe};
-use crate::event::{Attribute, Timestamp, decode_row};
+use crate::event::{Attribute, Root, Timestamp, columns, decode_row};
 use crate::time::Clock;
 
 /// Shards a page of DescribeStream holds at most: the service's limit.
@@ -126,13 +126,21 @@ fn decode(record: sdk::Record, clock: &Clock) -> Result<Record, Malformed> {
         .map_or_else(|| clock.now(), Timestamp::from_unix_millis);
     let change = match record.event_name {
         Some(OperationType::Insert) => inserted(body.new_image, body.keys),
-        Some(OperationType::Remove) => Change::Removed,
+        Some(OperationType::Remove) => Change::Removed(body.keys.as_ref().and_then(root_of)),
         _ => Change::Modified,
     };
     Ok(Record { sequence, happened_at, change })
 }
 
 type Image = HashMap<String, AttributeValue>;
+
+/// The root in a row's key; none when it is no event key.
+fn root_of(keys: &Image) -> Option<Root> {
+    match keys.get(columns::PK) {
+        Some(AttributeValue::S(pk)) => Root::parse(pk).ok(),
+        _ => None,
+    }
+}
 
 fn inserted(new_image: Option<Image>, keys: Option<Image>) -> Change {
     let imageless = new_image.is_none();

@@ -63,6 +63,8 @@ pub struct Page {
     pub through: StreamPoint,
     /// The runs, by the first appearance of their root.
     pub runs: Vec<Run>,
+    /// The roots of rows that were removed, each once where they follow each other.
+    pub removed: Vec<Root>,
     /// What was left out.
     pub ignored: Ignored,
     /// The number of records.
@@ -87,6 +89,7 @@ impl Page {
             through: through.max(before.clone()),
             before,
             runs: Vec::new(),
+            removed: Vec::new(),
             ignored: Ignored::default(),
             records: records.len(),
             memory_bytes: size_of::<Self>(),
@@ -118,7 +121,12 @@ impl Page {
             Change::ForeignKey { .. } => return self.ignored.foreign += 1,
             Change::Chunk => return self.ignored.chunks += 1,
             Change::Modified => return self.ignored.modified += 1,
-            Change::Removed => return self.ignored.removed += 1,
+            Change::Removed(root) => {
+                self.ignored.removed += 1;
+                // The rows of a root are mostly removed together.
+                self.removed.extend(root.filter(|root| self.removed.last() != Some(root)));
+                return;
+            }
         };
         self.memory_bytes += match &row {
             Ok(event) => event.memory_bytes(),
@@ -196,7 +204,12 @@ mod tests {
         let foreign = Change::ForeignKey { problem: "x".into() };
         let page = Page::new(
             StreamPoint::Horizon,
-            vec![plain(1, Change::Modified), plain(2, Change::Removed), plain(3, foreign), plain(4, Change::Chunk)],
+            vec![
+                plain(1, Change::Modified),
+                plain(2, Change::Removed(None)),
+                plain(3, foreign),
+                plain(4, Change::Chunk),
+            ],
             true,
         );
         assert!(page.runs.is_empty() && page.end);

@@ -289,7 +289,7 @@ impl ShardReader {
             match &record.change {
                 Change::Inserted(_) | Change::Invalid(_) => events += 1,
                 Change::Modified => modified += 1,
-                Change::Removed => removed += 1,
+                Change::Removed(_) => removed += 1,
                 Change::Chunk => chunks += 1,
                 Change::ForeignKey { problem } => {
                     foreign += 1;

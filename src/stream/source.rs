@@ -5,7 +5,7 @@ use std::fmt;
 use async_trait::async_trait;
 
 use super::{Shard, ShardId, StreamPoint, StreamSequence};
-use crate::event::{Event, InvalidRow, RowError, Timestamp};
+use crate::event::{Event, InvalidRow, Root, RowError, Timestamp};
 
 /// What a record says.
 #[derive(Debug, Clone)]
@@ -23,8 +23,8 @@ pub enum Change {
     Chunk,
     /// A row was changed. Events are immutable: not an event.
     Modified,
-    /// A row was removed, by somebody or by its time to live: not an event.
-    Removed,
+    /// A row was removed, by somebody or by its time to live: not an event. Its root, where it was an event's row.
+    Removed(Option<Root>),
 }
 
 impl Change {

@@ -38,6 +38,8 @@ pub mod names {
     pub const POSITIONS_WRITTEN: &str = "angzarr_relay_positions_written_total";
     /// Positions the table refused, because it holds a later one.
     pub const POSITIONS_REFUSED: &str = "angzarr_relay_positions_refused_total";
+    /// Positions taken away because their edition was deleted.
+    pub const POSITIONS_PURGED: &str = "angzarr_relay_positions_purged_total";
     /// Time since the checkpoints of a handler last stood where its reading stands.
     pub const CHECKPOINT_AGE: &str = "angzarr_relay_checkpoint_age_seconds";
     /// Memory held by records and events.
@@ -104,6 +106,7 @@ pub const METRICS: &[(&str, MetricKind, Unit, &[&str], &str)] = &[
     (names::INVALID_ROWS, Counter, Unit::Count, &["part"], "rows that are no event, by the part that is wrong"),
     (names::POSITIONS_WRITTEN, Counter, Unit::Count, &["handler"], "positions written"),
     (names::POSITIONS_REFUSED, Counter, Unit::Count, &["handler"], "positions refused: the table holds a later one"),
+    (names::POSITIONS_PURGED, Counter, Unit::Count, &["handler"], "positions purged: their edition was deleted"),
     (
         names::CHECKPOINT_AGE,
         Gauge,

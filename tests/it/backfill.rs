@@ -1,7 +1,8 @@
 //! Handlers built from the table, and what a stream lost found there: the relay's own binary on real components.
 
+use angzarr_relay::aws::AwsClients;
 use angzarr_relay::handler::HandlerName;
-use angzarr_relay::local::{EmbeddedKinesis, KinesisOptions};
+use angzarr_relay::local::{EmbeddedDynamo, EmbeddedKinesis, KinesisOptions};
 use angzarr_relay::relay_table::{Checkpoint, CheckpointStore as _, RelayTable};
 use angzarr_relay::time::Clock;
 use aws_sdk_dynamodb::primitives::Blob;
@@ -172,4 +173,61 @@ async fn what_was_written_while_the_table_had_no_stream_is_found_in_the_table() 
     until("all of it is in the file", async || (home.sequences("audit.jsonl") == *writer.written()).then_some(()))
         .await;
     assert!(relay.terminate().await.success(), "{}", relay.output());
+}
+
+/// Copies every row of a table from one DynamoDB to another.
+async fn copy_rows(from: &AwsClients, to: &AwsClients, table: &str) {
+    let mut start = None;
+    loop {
+        let scan = from.dynamodb.scan().table_name(table).consistent_read(true).set_exclusive_start_key(start);
+        let answer = scan.send().await.unwrap();
+        for item in answer.items.unwrap_or_default() {
+            to.dynamodb.put_item().table_name(table).set_item(Some(item)).send().await.unwrap();
+        }
+        start = answer.last_evaluated_key.filter(|key| !key.is_empty());
+        if start.is_none() {
+            return;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn positions_carry_over_to_another_regions_replica_of_the_table() {
+    let here = EmbeddedDynamo::start(None).unwrap();
+    let there = EmbeddedDynamo::start(None).unwrap();
+    let (home_aws, replica_aws) =
+        (clients(Some(here.endpoint()), None).await, clients(Some(there.endpoint()), None).await);
+    let names = crate::embedded::tables(&home_aws, RelayHome::PREFIX).await;
+    crate::embedded::tables(&replica_aws, RelayHome::PREFIX).await;
+    let home = RelayHome::new();
+    let audit = r#"
+        [relay]
+        poll_interval_max = "250ms"
+        [[handlers]]
+        name = "audit"
+        subscribe = [{ domain = "*" }]
+        jsonl = { path = "HOME/audit.jsonl" }
+    "#;
+    home.configure(here.endpoint(), audit);
+    let mut writer = Writer::new(&home_aws);
+    let mut relay = home.start().await;
+    writer.append_to(0..20, 3).await;
+    until("all is in the file", async || (home.sequences("audit.jsonl") == *writer.written()).then_some(())).await;
+    assert!(relay.terminate().await.success(), "{}", relay.output());
+
+    // Written after the relay here has stopped, and replicated with all the rest; the stream there is another one.
+    writer.append_to(10..30, 2).await;
+    for table in [&names.events, &names.positions, &names.relay] {
+        copy_rows(&home_aws, &replica_aws, table).await;
+    }
+    home.configure(there.endpoint(), audit);
+    let mut relay = home.start().await;
+    let mut writer = writer.moved_to(&replica_aws);
+    writer.append_to(0..30, 1).await;
+    until("all is in the file", async || (home.sequences("audit.jsonl") == *writer.written()).then_some(())).await;
+    let begun = relay.metric(r#"angzarr_relay_jobs_begun_total{handler="audit",kind="reconcile"}"#).await;
+    assert_eq!(begun, Some(1.0));
+    until("it is ready", async || relay.health("/readyz").await.filter(|(status, _)| *status == 200)).await;
+    assert!(relay.terminate().await.success(), "{}", relay.output());
+    assert_eq!(home.sequences("audit.jsonl"), *writer.written(), "each once: positions are sequences of roots");
 }

@@ -36,6 +36,7 @@ mod support;
 mod audit;
 mod backfill;
 mod binary;
+mod bounds;
 mod chunks;
 mod cli;
 mod commands;

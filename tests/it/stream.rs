@@ -130,10 +130,10 @@ async fn tells_changes_apart(aws: &AwsClients, prefix: &str) {
             Change::ForeignKey { .. } => "foreign".into(),
             Change::Chunk => "chunk".into(),
             Change::Modified => "modified".into(),
-            Change::Removed => "removed".into(),
+            Change::Removed(root) => format!("removed {}", root.as_ref().unwrap()),
         })
         .collect();
-    assert_eq!(shown, ["event 0", "modified", "invalid 1", "foreign", "foreign", "removed"]);
+    assert_eq!(shown, ["event 0", "modified", "invalid 1", "foreign", "foreign", "removed orders##1"]);
 }
 
 async fn goes_on_behind_a_record(aws: &AwsClients, prefix: &str) {

@@ -6,6 +6,7 @@ use angzarr_relay::aws::AwsClients;
 use angzarr_relay::event::{Root, Sequence};
 use angzarr_relay::storage::{EventStore, NewEvent, TableNames};
 use angzarr_relay::time::{Clock, Random};
+use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::Value;
 
 use crate::embedded::{clients, event};
@@ -207,5 +208,50 @@ async fn a_wider_subscription_gives_a_saga_nothing_from_before() {
     let expected: BTreeMap<String, Vec<u64>> =
         ["r0", "r1"].map(|id| (id.to_owned(), vec![0, 1, 3, 4, 5])).into_iter().collect();
     until("a new start adds nothing", async || (home.sequences("billing.jsonl") == expected).then_some(())).await;
+    assert!(relay.terminate().await.success(), "{}", relay.output());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edition_that_is_deleted_takes_its_positions_with_it_and_may_begin_anew() {
+    let dynamo = dynamo_with_tables().await;
+    let aws = clients(Some(dynamo.endpoint()), None).await;
+    let names = TableNames::from_prefix(RelayHome::PREFIX);
+    let home = RelayHome::new();
+    let editions = "[{ domain = \"*\", editions = [\"angzarr\", \"what-if*\"] }]\non_edition_delete = \"purge\"";
+    let text = [RELAY, &handler("view", "projector")].concat().replace("[{ domain = \"*\" }]", editions);
+    home.configure(dynamo.endpoint(), &text.replace("[relay]", "[relay]\n    hole_timeout = \"500ms\""));
+    let mut relay = home.start().await;
+    let put = async |edition: &str, sequence: u64| {
+        let put = aws.dynamodb.put_item().table_name(&names.events);
+        let put = put.item("pk", AttributeValue::S(format!("orders#{edition}#r0")));
+        let put = put.item("sk", AttributeValue::N(sequence.to_string()));
+        let put = put.item("event_type", AttributeValue::S("Happened".into()));
+        let put = put.item("payload", AttributeValue::B(vec![1].into()));
+        put.item("created_at", AttributeValue::S("2026-01-31T12:00:00Z".into())).send().await.unwrap();
+    };
+    let given = async |expected: &[u64]| {
+        until("the events are in the file", async || {
+            (home.sequences("view.jsonl").get("r0").map(Vec::as_slice) == Some(expected)).then_some(())
+        })
+        .await;
+    };
+    // It diverges after the event 6 of the main timeline; another edition is nobody's.
+    for sequence in 7..9 {
+        put("what-if-1", sequence).await;
+    }
+    put("other", 0).await;
+    given(&[7, 8]).await;
+    let positions = async || keys(&aws, &names.positions, "view#orders#what-if-1#").await;
+    until("its position is written", async || (positions().await == 1).then_some(())).await;
+    for sequence in 7..9 {
+        let remove = aws.dynamodb.delete_item().table_name(&names.events);
+        let remove = remove.key("pk", AttributeValue::S("orders#what-if-1#r0".into()));
+        remove.key("sk", AttributeValue::N(sequence.to_string())).send().await.unwrap();
+    }
+    until("its position is gone", async || (positions().await == 0).then_some(())).await;
+    for sequence in 3..5 {
+        put("what-if-1", sequence).await;
+    }
+    given(&[7, 8, 3, 4]).await;
     assert!(relay.terminate().await.success(), "{}", relay.output());
 }

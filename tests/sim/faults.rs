@@ -302,6 +302,11 @@ impl MarkStore for Faulty {
         if self.strikes() { Err(self.unavailable("TransactWriteItems")) } else { Ok(marking) }
     }
 
+    async fn purge(&self, handler: &HandlerName, root: &Root) -> Result<(), StorageError> {
+        self.latency().await;
+        self.world.positions.purge(handler, root).await
+    }
+
     async fn record_skip(&self, handler: &HandlerName, root: &Root, skip: &Skip) -> Result<(), StorageError> {
         self.world.positions.record_skip(handler, root, skip).await
     }

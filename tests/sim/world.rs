@@ -160,7 +160,7 @@ impl World {
         let place = usize::try_from(self.chance.below(writing.open.len() as u64)).unwrap();
         let change = match self.chance.below(4) {
             0 => Change::Modified,
-            1 => Change::Removed,
+            1 => Change::Removed(None),
             2 => Change::Chunk,
             _ => Change::ForeignKey { problem: "somebody else's".into() },
         };

@@ -11,7 +11,7 @@ use http::{HeaderName, HeaderValue};
 use super::answer::judge;
 use super::client::Client;
 use super::settings::{HeaderValueError, Headers, HttpBatch, HttpSettings, HttpSettingsError, Target};
-use crate::event::{CLOUDEVENTS_CONTENT_TYPE, Event, cloudevent_bytes};
+use crate::event::{CLOUDEVENTS_CONTENT_TYPE, Event, cloudevent_bytes, write_cloudevent};
 use crate::handler::{Accepted, GroupLimits, Handler, HandlerError, RootBatch};
 use crate::time::Clock;
 
@@ -68,16 +68,17 @@ impl HttpHandler {
         events: &[std::sync::Arc<Event>],
         headers: &[(HeaderName, HeaderValue)],
     ) -> Result<(), HandlerError> {
-        let mut bodies = events.iter().map(|event| cloudevent_bytes(event));
         let (content_type, body) = match self.batch {
-            HttpBatch::Single => (CLOUDEVENTS_CONTENT_TYPE, bodies.next().unwrap_or_default()),
+            HttpBatch::Single => {
+                (CLOUDEVENTS_CONTENT_TYPE, events.first().map(|event| cloudevent_bytes(event)).unwrap_or_default())
+            }
             HttpBatch::CloudEventsBatch => {
                 let mut array = vec![b'['];
-                for (index, body) in bodies.enumerate() {
+                for (index, event) in events.iter().enumerate() {
                     if index > 0 {
                         array.push(b',');
                     }
-                    array.extend_from_slice(&body);
+                    write_cloudevent(event, &mut array);
                 }
                 array.push(b']');
                 (BATCH_CONTENT_TYPE, array)

@@ -14,7 +14,7 @@ use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
 use super::file::{JsonlError, LineFile};
-use crate::event::cloudevent_bytes;
+use crate::event::write_cloudevent;
 use crate::handler::{Accepted, GroupLimits, Handler, HandlerError, RootBatch};
 
 /// The path that means stdout.
@@ -100,7 +100,7 @@ impl JsonlHandler {
     async fn append(&self, group: &[RootBatch]) -> Result<(), HandlerError> {
         let mut lines = Vec::new();
         for event in group.iter().flat_map(|batch| &batch.events) {
-            lines.extend_from_slice(&cloudevent_bytes(event));
+            write_cloudevent(event, &mut lines);
             lines.push(b'\n');
         }
         let mut output = Arc::clone(&self.output).lock_owned().await;

@@ -15,7 +15,7 @@ pub(super) use super::spec::{Spec, ev, evs, root_of};
 use crate::event::{Root, Sequence, Timestamp};
 use crate::handler::{Accepted, HandlerError, HandlerName, RootBatch};
 use crate::relay_table::Checkpoint;
-use crate::storage::{Advance, Advanced, Mark, MarkState, Marked, Marking, Skip, Standing, StorageError};
+use crate::storage::{Advance, Advanced, Marking, Skip, Standing, StorageError};
 use crate::stream::{Change, LaneId, Page, Record, StreamPoint, StreamSequence};
 use crate::time::Random;
 
@@ -87,8 +87,8 @@ pub(super) struct Rig {
     once: BTreeMap<Root, VecDeque<Answer>>,
     always: BTreeMap<Root, Answer>,
     pub(super) everybody: Answer,
-    number: u64,
-    through: BTreeMap<LaneId, StreamPoint>,
+    pub(super) number: u64,
+    pub(super) through: BTreeMap<LaneId, StreamPoint>,
 }
 
 /// The defaults, but that nothing is given up; a test names what it changes.
@@ -271,6 +271,7 @@ impl Rig {
                 _ => {
                     self.now = until;
                     self.lanes.resume_next();
+                    self.lanes.purge_next(until);
                     return self.run();
                 }
             }
@@ -406,47 +407,22 @@ impl Rig {
                 contract.marks.remove(root);
             }
             MarkOrder::Unmark { .. } => return Ok(Marking::Refused),
+            MarkOrder::Purge { root, .. } => {
+                let all = (root.clone(), Sequence(0))..=(root.clone(), Sequence(u64::MAX));
+                if contract.table.range(all).next().is_some() {
+                    return Ok(Marking::Refused);
+                }
+                contract.marks.remove(root);
+                contract.positions.remove(root);
+                contract.told.remove(root);
+                contract.accepted.remove(root);
+            }
             MarkOrder::Skip { root, skip } => {
                 contract.skipped.insert((root.clone(), skip.sequence));
                 self.skips.push((root.clone(), skip.clone()));
             }
         }
         if self.writes == Writes::LoseReplies { lost() } else { Ok(Marking::Done) }
-    }
-
-    /// What an operator does: the root goes on, behind the event it stands before when that is passed.
-    pub(super) fn release_parked(&mut self, root: &str, pass: bool) {
-        let root = root_of(root);
-        let mark = self.contract.marks.get_mut(&root).expect("the root is parked");
-        mark.state = MarkState::Deferred;
-        if pass {
-            let passed = mark.sequence;
-            mark.sequence = passed.next();
-            self.contract.skipped.insert((root.clone(), passed));
-            let position = self.contract.positions.entry(root.clone()).or_insert(passed);
-            *position = passed.max(*position);
-        }
-        self.resume();
-    }
-
-    /// What an operator does who orders a root back.
-    pub(super) fn rewind(&mut self, root: &str, to: u64) {
-        let root = root_of(root);
-        assert!(!self.contract.marks.contains_key(&root) && self.contract.positions[&root].0 >= to);
-        let mark = Mark::new(MarkState::Deferred, Sequence(to), 0, "ordered back", Timestamp::from_unix_millis(1));
-        self.contract.marks.insert(root, Mark { rewound: true, ..mark });
-        self.resume();
-    }
-
-    /// What the relay does when an operator has ordered something.
-    fn resume(&mut self) {
-        let marks = self.contract.marks.iter().map(|(root, mark)| (root.clone(), mark.state));
-        self.lanes.resume(Marked::of(marks));
-        self.run();
-    }
-
-    pub(super) fn mark(&self, root: &str) -> Option<&Mark> {
-        self.contract.marks.get(&root_of(root))
     }
 
     fn tell(&mut self, root: &Root, position: Option<Sequence>) {

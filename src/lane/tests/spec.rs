@@ -36,6 +36,11 @@ impl Spec {
         Self { created_at, ..self }
     }
 
+    /// The same event of another root.
+    pub(super) fn of_root(self, root: Root) -> Self {
+        Self { root, ..self }
+    }
+
     pub(super) fn sized(self, payload: usize) -> Self {
         Self { payload, ..self }
     }

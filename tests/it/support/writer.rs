@@ -25,6 +25,11 @@ impl Writer {
         Self { store: EventStore::new(aws, &table, Random::from_entropy()), written: BTreeMap::new() }
     }
 
+    /// Goes on with the same roots in another DynamoDB.
+    pub(crate) fn moved_to(self, aws: &AwsClients) -> Self {
+        Self { written: self.written, ..Self::new(aws) }
+    }
+
     /// Appends one event to a root.
     pub(crate) async fn append(&mut self, number: u64) {
         self.append_payload(number, b"0").await;

@@ -1,0 +1,59 @@
+//! What people do to the tables beside a handler's lanes: operators, and whoever deletes events.
+
+use super::rig::{LANE, Rig, root_of};
+use crate::event::{Root, Sequence, Timestamp};
+use crate::storage::{Mark, MarkState, Marked};
+use crate::stream::{Change, Page, Record, StreamSequence};
+
+impl Rig {
+    /// What an operator does: the root goes on, behind the event it stands before when that is passed.
+    pub(super) fn release_parked(&mut self, root: &str, pass: bool) {
+        let root = root_of(root);
+        let mark = self.contract.marks.get_mut(&root).expect("the root is parked");
+        mark.state = MarkState::Deferred;
+        if pass {
+            let passed = mark.sequence;
+            mark.sequence = passed.next();
+            self.contract.skipped.insert((root.clone(), passed));
+            let position = self.contract.positions.entry(root.clone()).or_insert(passed);
+            *position = passed.max(*position);
+        }
+        self.resume();
+    }
+
+    /// What an operator does who orders a root back.
+    pub(super) fn rewind(&mut self, root: &str, to: u64) {
+        let root = root_of(root);
+        assert!(!self.contract.marks.contains_key(&root) && self.contract.positions[&root].0 >= to);
+        let mark = Mark::new(MarkState::Deferred, Sequence(to), 0, "ordered back", Timestamp::from_unix_millis(1));
+        self.contract.marks.insert(root, Mark { rewound: true, ..mark });
+        self.resume();
+    }
+
+    /// What the relay does when an operator has ordered something.
+    fn resume(&mut self) {
+        let marks = self.contract.marks.iter().map(|(root, mark)| (root.clone(), mark.state));
+        self.lanes.resume(Marked::of(marks));
+        self.run();
+    }
+
+    pub(super) fn mark(&self, root: &str) -> Option<&Mark> {
+        self.contract.marks.get(&root_of(root))
+    }
+
+    /// Removes rows of the table, and shows that.
+    pub(super) fn removed(&mut self, root: &Root, sequences: std::ops::Range<u64>) {
+        let mut records = Vec::new();
+        for sequence in sequences {
+            self.contract.table.remove(&(root.clone(), Sequence(sequence)));
+            self.number += 1;
+            let (sequence, happened_at) =
+                (StreamSequence::new(&self.number.to_string()), Timestamp::from_unix_millis(1000));
+            records.push(Record { sequence, happened_at, change: Change::Removed(Some(root.clone())) });
+        }
+        let page = Page::new(self.through[&LANE].clone(), records, false);
+        self.through.insert(LANE, page.through.clone());
+        self.lanes.accept_page(LANE, &page, self.now);
+        self.run();
+    }
+}
