@@ -125,6 +125,9 @@ impl Rewind {
 
     fn verdict(&self) -> Result<(), CliError> {
         let Self { rewound, left, .. } = self;
+        if *rewound == 0 && *left > 0 {
+            return Err(CliError::Refused(format!("nothing was ordered: {left} roots are left as they are")));
+        }
         if *rewound == 0 {
             return Err(CliError::Refused(format!(
                 "nothing was ordered: no root of `{}` is that far",

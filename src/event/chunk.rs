@@ -15,6 +15,9 @@ use super::{Root, Sequence, escape, unescape};
 /// What the partition key of every chunk begins with.
 const CHUNK_PREFIX: &str = "#chunk#";
 
+/// So many bytes of a payload's digest are part of its append id.
+const DIGEST_ID_BYTES: usize = 8;
+
 /// The largest payload there can be, in bytes: what a row claims is never taken for more.
 pub const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 
@@ -53,6 +56,14 @@ impl Chunked {
             sha256: Sha256::digest(payload).into(),
             append_id: append_id.into(),
         }
+    }
+
+    /// The same with the beginning of the digest in its append id: an append that is made again with its token but with
+    /// another payload writes chunks of its own, and not over those of an event that is there.
+    #[must_use]
+    pub fn with_digest_in_id(self) -> Self {
+        let digest = self.sha256[..DIGEST_ID_BYTES].iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+        Self { append_id: format!("{}-{digest:016x}", self.append_id).into(), ..self }
     }
 
     /// Begins to put the payload together.

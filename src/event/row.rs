@@ -32,6 +32,8 @@ pub mod columns {
     pub const APPEND_ID: &str = "append_id";
     /// B: the bytes of a chunk, in its own row.
     pub const CHUNK: &str = "chunk";
+    /// S, ISO 8601: when a chunk was written.
+    pub const WRITTEN_AT: &str = "written_at";
     /// S, optional.
     pub const CORRELATION_ID: &str = "correlation_id";
     /// S, ISO 8601.

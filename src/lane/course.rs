@@ -194,6 +194,12 @@ impl Course {
         self.mark = standing.mark.map(Box::new);
     }
 
+    /// Everything up to here is covered; past its position a root that was ordered back is in its course again.
+    pub(crate) fn cover(&mut self, through: Sequence) {
+        self.sequencer.cover(through);
+        self.rewound &= still_rewound(self.durable, self.sequencer.next());
+    }
+
     /// Whether a durable mark stands for all its events: they come from the table when it goes on.
     pub(crate) fn is_marked(&self) -> bool {
         self.mark.is_some() && !self.active.as_deref().is_some_and(|active| active.work != Work::None)
@@ -213,6 +219,11 @@ impl Course {
             Some(_) => self.durable.known(),
         }
     }
+}
+
+/// Whether what is next lies at or before the durable position.
+pub(crate) fn still_rewound(durable: Durable, next: Sequence) -> bool {
+    durable.known().is_some_and(|durable| next <= durable)
 }
 
 impl Active {

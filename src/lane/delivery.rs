@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 
 use super::LanesParts;
 use super::payload::put_together;
-use super::task::until_done;
+use super::tables::until_done;
 use crate::handler::{Accepted, Handler, HandlerError, RootBatch};
 use crate::relay_table::Suspect;
 

@@ -163,9 +163,8 @@ impl Lanes {
             info!(handler = %self.handler, "the receiver answers again");
         }
         let Some(course) = self.courses.get_mut(slot) else { return };
-        course.sequencer.cover(through);
+        course.cover(through);
         let next = course.sequencer.next();
-        course.rewound &= course.durable.known().is_some_and(|durable| through < durable);
         // What was ordered again is covered by the position already.
         let durable = course.durable.known().is_some_and(|durable| through <= durable);
         let committed = self.settings.commits_positions || durable;
@@ -186,10 +185,13 @@ impl Lanes {
         if !committed {
             self.mark_dirty(slot, now);
         }
+        if self.note_rewound(slot, now) {
+            return;
+        }
         if self.settings.flush_interval.is_zero() && !committed {
             self.enter(slot, Phase::Settling);
             self.release_pins(slot, now);
-        } else if !self.note_rewound(slot, now) {
+        } else {
             self.enter(slot, Phase::Open);
             self.evaluate(slot, now);
         }

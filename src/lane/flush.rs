@@ -87,6 +87,10 @@ impl Lanes {
         let course = self.courses.get_mut(slot)?;
         let active = course.active.as_deref_mut()?;
         active.dirty = false;
+        if course.durable == Durable::Unknown {
+            // It is asked how the root stands: what it had is not to be written over that.
+            return None;
+        }
         let to = course.sequencer.covered().filter(|to| course.durable.known().is_none_or(|durable| *to > durable))?;
         active.flushing = Some(to);
         course.filtered = 0;

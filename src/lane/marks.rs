@@ -15,7 +15,7 @@ use super::course::{Durable, Phase, Why, Work};
 use super::courses::Slot;
 use super::lanes::Effect;
 use crate::event::{Root, Sequence, Timestamp};
-use crate::storage::{Mark, MarkState, Marked, Marking, Skip, StorageError};
+use crate::storage::{Mark, MarkState, Marked, Marking, Skip, Standing, StorageError};
 use crate::stream::LaneId;
 
 /// Deferred roots that are taken up at once.
@@ -40,12 +40,12 @@ const RETURNS: &str = "returns";
 /// A change to make in the tables; answered by [`Lanes::marked`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MarkOrder {
-    /// Mark a root that has covered this; whoever carries it out sets the mark's time.
+    /// Mark a root that stands like this; whoever carries it out sets the mark's time.
     Mark {
         /// The root.
         root: Root,
-        /// What it has covered.
-        covered: Option<Sequence>,
+        /// What it has covered, and the mark it carries.
+        standing: Standing,
         /// The mark.
         mark: Mark,
     },
@@ -114,9 +114,10 @@ impl Lanes {
     /// is written now, and the root goes on after that.
     pub(crate) fn note_rewound(&mut self, slot: Slot, now: Instant) -> bool {
         let events_max = if self.settings.flush_interval.is_zero() { 1 } else { REWOUND_EVENTS_MAX };
-        let due = self.courses.get(slot).filter(|course| course.rewound).is_some_and(|course| {
-            let noted = course.mark.as_deref().map_or(Sequence::FIRST, |mark| mark.sequence);
-            course.sequencer.next().0.saturating_sub(noted.0) >= events_max
+        let due = self.courses.get(slot).is_some_and(|course| {
+            let Some(mark) = course.mark.as_deref().filter(|mark| mark.rewound) else { return false };
+            // Past its position it is a deferred root like any other, and must not be taken for one that is ordered back.
+            !course.rewound || course.sequencer.next().0.saturating_sub(mark.sequence.0) >= events_max
         });
         if due {
             let reason =
@@ -133,8 +134,9 @@ impl Lanes {
         let unset = Timestamp::from_unix_millis(0);
         let mark = Mark::new(state, course.sequencer.next(), failures, reason, unset);
         let mark = Mark { rewound: course.rewound, ..mark };
-        let (root, covered) = (course.root.clone(), course.sequencer.covered().max(course.durable.known()));
-        self.order(slot, MarkOrder::Mark { root, covered, mark }, now);
+        let position = course.sequencer.covered().max(course.durable.known());
+        let standing = Standing { position, mark: course.mark.as_deref().cloned() };
+        self.order(slot, MarkOrder::Mark { root: course.root.clone(), standing, mark }, now);
     }
 
     /// Passes an event that failed for good, once that is recorded.
@@ -185,7 +187,9 @@ impl Lanes {
             }
             // Somebody else changed the row: it says how the root stands.
             (Ok(Marking::Refused), _) => self.load_again(slot),
-            (Ok(Marking::Done), MarkOrder::Mark { covered, mark, .. }) => self.stands(slot, covered, mark, now),
+            (Ok(Marking::Done), MarkOrder::Mark { standing, mark, .. }) => {
+                self.stands(slot, standing.position, mark, now);
+            }
             (Ok(Marking::Done), MarkOrder::Unmark { root, .. }) => {
                 if let Some(left_out) = self.log.admit(RETURNS, now) {
                     info!(handler = %self.handler, %root, left_out, "the root is back in its course");
@@ -205,7 +209,7 @@ impl Lanes {
                     "the event was passed; it is recorded as skipped"
                 );
                 let Some(course) = self.courses.get_mut(slot) else { return };
-                course.sequencer.cover(skip.sequence);
+                course.cover(skip.sequence);
                 if let Some(active) = course.active.as_deref_mut() {
                     (active.failures, active.failing_since) = (0, None);
                 }

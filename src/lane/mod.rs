@@ -3,7 +3,7 @@
 //! A *lane* is one handler over one shard. All lanes of a handler share one table of root courses, so a root that is
 //! met in two lanes is still delivered by one sequencer. [`Lanes`] is the whole of it as pure decisions: pages,
 //! positions, answers and the time go in, [`Effect`]s come out; it never waits and does no I/O. [`LanesTask`] carries
-//! the effects out and is the only async file here. Reading shards is left to `stream`, receiving events to `handler`,
+//! the effects out, with `tables`, `payload` and `delivery`, the async files here. Reading shards is left to `stream`, receiving events to `handler`,
 //! wiring to `relay`.
 
 mod settings;
@@ -27,6 +27,7 @@ mod repair;
 mod gauges;
 mod progress;
 mod safety;
+mod tables;
 mod payload;
 mod delivery;
 mod task;

@@ -1,8 +1,8 @@
 //! Payloads that are stored in chunks, put together just before their handler gets them.
 //!
 //! Until then an event in the lanes is no larger than its row. A chunk that is missing is waited for as any hole is, then
-//! its event counts as refused for good. Invariant: the payloads that are put together take at most their room, for all
-//! handlers of the process together; only one that is larger than all of it has more.
+//! its event counts as refused for good. Invariant: the payloads that are put together for a handler take at most its room;
+//! only one that is larger than all of it has more.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::LanesParts;
 use super::placing::HOLE_POLL;
-use super::task::until_done;
+use super::tables::until_done;
 use crate::event::Event;
 use crate::handler::{HandlerError, RootBatch};
 use crate::storage::StorageError;

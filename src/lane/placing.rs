@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{error, warn};
 
-use super::course::{Phase, Why, Work};
+use super::course::{Phase, Why, Work, still_rewound};
 use super::courses::Slot;
 use super::lanes::REPAIRS_IN_FLIGHT_MAX;
 use super::{Lanes, OnFailure, OnInvalid, RepairOrder, Repaired, Verdict};
@@ -114,7 +114,9 @@ impl Lanes {
                 active.dequeue();
                 self.queued_bytes -= before - active.queued_bytes;
                 course.sequencer.cover(next);
-                course.filtered += 1;
+                // What was left out before is behind the position already.
+                course.filtered += u32::from(!course.rewound);
+                course.rewound &= still_rewound(course.durable, course.sequencer.next());
                 self.counters.filtered(1);
                 Step::Covered
             }

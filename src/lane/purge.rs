@@ -54,6 +54,7 @@ impl Lanes {
                 }
                 Some(active)
                     if active.phase == Phase::Open
+                        && !active.dirty
                         && active.queue.is_empty()
                         && active.accepted.is_none()
                         && active.flushing.is_none() => {}

@@ -1,9 +1,8 @@
 //! The task that runs one handler's lanes: carries out the effects of [`Lanes`] and feeds their answers back.
 //!
-//! The only async file of this folder; it decides nothing about events. Tables that cannot be reached are tried again
-//! for ever, with growing waits, while the health report says so. Everything it spawns it joins or aborts. On
-//! cancellation it stops pulling, lets the deliveries in flight come to their end, writes positions, then checkpoints;
-//! on drop all of it stops at once, as in a crash.
+//! It decides nothing about events. Everything it spawns it joins or aborts. On cancellation it stops pulling, lets the
+//! deliveries in flight come to their end, writes positions, then checkpoints; on drop all of it stops at once, as in a
+//! crash.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::resume_unwind;
@@ -14,14 +13,15 @@ use futures_util::FutureExt as _;
 use metrics::{Gauge, gauge};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use super::delivery::{Delivered, deliver, deliver_noted};
 use super::safety::SafetyWatch;
+use super::tables::{carry_out, until_done};
 use super::{Effect, KnownPositions, LaneSettings, Lanes, MarkOrder, PayloadRoom, Progress, Repaired, Subscription};
-use crate::event::{Root, Sequence};
+use crate::event::Root;
 use crate::handler::{Handler, HandlerName, RootBatch};
 use crate::relay_table::{Checkpoint, CheckpointStore, Lives, Suspect};
 use crate::storage::{
@@ -29,13 +29,10 @@ use crate::storage::{
 };
 use crate::stream::{Feed, LaneFeed, LaneId, ShardId, StreamPoint, with_causes};
 use crate::telemetry::{Health, names};
-use crate::time::{Backoff, BackoffPolicy, Clock, Random};
+use crate::time::{Clock, Random};
 
 /// How often the lanes look after what nothing else wakes them for: gauges, stale queues, the sign of life.
 const TURN: Duration = Duration::from_secs(1);
-
-/// The waits between attempts at a table that cannot be reached.
-const TABLE_BACKOFF: BackoffPolicy = BackoffPolicy { initial: Duration::from_millis(100), max: Duration::from_secs(5) };
 
 /// A handler that holds the lanes' own task longer than this is given tasks ...
 const INLINE_MAX: Duration = Duration::from_micros(200);
@@ -132,6 +129,9 @@ pub struct LanesTask {
     finished: Vec<ShardId>,
     /// Deliveries that get a task of their own unasked.
     tasks_owed: u32,
+    /// The marked roots are being listed, and have changed since that began.
+    listing: bool,
+    list_again: bool,
 }
 
 enum Done {
@@ -172,6 +172,8 @@ impl LanesTask {
             checkpoints_even_at: Instant::now(),
             finished: Vec::new(),
             tasks_owed: 0,
+            listing: false,
+            list_again: false,
         }
     }
 
@@ -224,7 +226,9 @@ impl LanesTask {
                 self.pulling.push_back(lane);
             }
             LaneOrder::Pause(paused) => self.lanes.pause(paused),
+            LaneOrder::Resume if self.listing => self.list_again = true,
             LaneOrder::Resume => {
+                self.listing = true;
                 let parts = self.parts.clone();
                 self.jobs.spawn(async move {
                     let marked = until_done(&parts, "relay table", || parts.marks.marked(&parts.name)).await;
@@ -379,7 +383,13 @@ impl LanesTask {
                 report(&self.parts.health, "write marks", result.as_ref().err());
                 self.lanes.marked(order, result, now);
             }
-            Ok(Done::Listed(marked)) => self.lanes.resume(marked),
+            Ok(Done::Listed(marked)) => {
+                self.lanes.resume(marked);
+                self.listing = false;
+                if std::mem::take(&mut self.list_again) {
+                    self.obey(LaneOrder::Resume);
+                }
+            }
             Ok(Done::Checkpointed(lane, checkpoint, result)) => {
                 report(&self.parts.health, "write checkpoints", result.as_ref().err());
                 if self.lanes.checkpointed(lane, checkpoint, result.is_ok(), now)
@@ -437,56 +447,9 @@ impl LanesTask {
 /// While draining, failed writes are tried again after so long.
 const DRAIN_TURN: Duration = Duration::from_millis(100);
 
-async fn carry_out(parts: &LanesParts, mut order: MarkOrder) -> (MarkOrder, Result<Marking, StorageError>) {
-    let result = match &mut order {
-        MarkOrder::Mark { root, covered, mark } => {
-            mark.marked_at = parts.clock.now();
-            parts.marks.mark(&parts.name, root, *covered, mark).await
-        }
-        MarkOrder::Unmark { root, mark } => parts.marks.unmark(&parts.name, root, mark).await,
-        MarkOrder::Purge { root, .. } => {
-            match parts.events.read_consistent(root, Sequence::FIRST, Sequence(u64::MAX), 1).await {
-                Ok(page) if page.rows.is_empty() && page.next.is_none() => {
-                    parts.marks.purge(&parts.name, root).await.map(|()| Marking::Done)
-                }
-                Ok(_) => Ok(Marking::Refused),
-                Err(error) => Err(error),
-            }
-        }
-        MarkOrder::Skip { root, skip } => {
-            parts.marks.record_skip(&parts.name, root, skip).await.map(|()| Marking::Done)
-        }
-    };
-    (order, result)
-}
-
 fn report(health: &Health, subject: &str, failed: Option<&StorageError>) {
     match failed {
         Some(error) => health.problem(subject, with_causes(error)),
         None => health.mended(subject),
-    }
-}
-
-/// Tries until it works: nothing can go on without the answer.
-pub(super) async fn until_done<T, F>(parts: &LanesParts, subject: &str, mut attempt: impl FnMut() -> F) -> T
-where
-    F: Future<Output = Result<T, StorageError>>,
-{
-    let mut backoff = Backoff::new(TABLE_BACKOFF, parts.random.clone());
-    let mut failed = false;
-    loop {
-        match attempt().await {
-            Ok(answer) => {
-                if failed {
-                    parts.health.mended(subject);
-                }
-                return answer;
-            }
-            Err(error) => {
-                failed = true;
-                parts.health.problem(subject, with_causes(&error));
-                sleep(backoff.next_wait()).await;
-            }
-        }
     }
 }

@@ -110,8 +110,8 @@ impl RelaySettings {
         self.memory_limit_bytes / 16 * 3
     }
 
-    /// The part for payloads that are put together from their chunks: a sixteenth. One that is larger is put together
-    /// alone, and comes on top.
+    /// The part for payloads that are put together from their chunks: a sixteenth, shared by the handlers. One that is
+    /// larger is put together alone, and comes on top.
     #[must_use]
     pub fn payload_bytes(&self) -> usize {
         self.memory_limit_bytes / 16

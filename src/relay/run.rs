@@ -101,7 +101,6 @@ impl Relay {
         let (report, reports) = mpsc::unbounded_channel();
         let mut lanes = JoinSet::new();
         let (mut kept, mut ordered_by) = (Vec::new(), Vec::new());
-        let payload_room = PayloadRoom::new(self.settings.payload_bytes());
         let (stop, care) = (cancel.child_token(), Arc::new(Semaphore::new(1)));
         let count = self.handlers.len();
         let names: Vec<HandlerName> = self.handlers.iter().map(|spec| spec.name.clone()).collect();
@@ -127,7 +126,7 @@ impl Relay {
                 paused,
                 lives: self.ports.lives.clone(),
                 care: care.clone(),
-                payload_room: payload_room.clone(),
+                payload_room: PayloadRoom::new(self.settings.payload_bytes() / count),
                 unclean: life.unclean,
                 suspect: life.suspect,
                 known: known.remove(&spec.name).filter(|_| !parked).unwrap_or_default(),

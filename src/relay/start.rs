@@ -125,11 +125,14 @@ fn is_guilty(spec: &HandlerSpec, suspect: &Suspect) -> bool {
 async fn park(ports: &RelayPorts, spec: &HandlerSpec, suspect: &Suspect) -> Result<(), StorageError> {
     let Suspect { root, sequence, attempts } = suspect;
     let loaded = ports.positions.load(&spec.name, std::slice::from_ref(root)).await?;
-    let position = loaded.into_iter().next().and_then(|standing| standing.position);
-    if position.is_none_or(|position| position < *sequence) {
+    let standing = loaded.into_iter().next().unwrap_or_default();
+    let accepted = standing.position.is_some_and(|position| position >= *sequence);
+    let again = standing.mark.as_ref().is_some_and(|mark| mark.rewound && mark.sequence <= *sequence);
+    if !accepted || again {
         let reason = "the process ended while the handler had this event";
         let mark = Mark::new(MarkState::Parked, *sequence, attempts + 1, reason, ports.clock.now());
-        if ports.marks.mark(&spec.name, root, position, &mark).await? == Marking::Done {
+        let mark = Mark { rewound: accepted, ..mark };
+        if ports.marks.mark(&spec.name, root, &standing, &mark).await? == Marking::Done {
             counter!(names::ROOTS_PARKED, "handler" => spec.name.as_str().to_owned()).increment(1);
             error!(handler = %spec.name, %root, %sequence, attempts = mark.attempts, reason, "the root is parked for this handler: nothing is lost; mend the cause, then `angzarr-relay parked release`");
         }

@@ -40,8 +40,8 @@ const DESCRIPTION_BYTES_MAX: usize = 256;
 /// The bytes of a chunk's row besides the chunk and its key, names included, at most.
 const CHUNK_ROW_BYTES: usize = 64;
 
-/// What the key of a chunk has besides the root's key, in bytes, at most: `#chunk#`, the sequence, the append's id escaped.
-const CHUNK_KEY_BYTES_MAX: usize = 8 + 21 + 3 * 4 * TOKEN_CHARS_MAX;
+/// What the key of a chunk has besides the root's key, in bytes, at most: `#chunk#`, the sequence, the token escaped, a digest.
+const CHUNK_KEY_BYTES_MAX: usize = 8 + 21 + 3 * 4 * TOKEN_CHARS_MAX + 17;
 
 /// DynamoDB's limit for a partition key, in bytes.
 const KEY_BYTES_MAX: usize = 2048;
@@ -128,7 +128,7 @@ impl EventStore {
         let append = Append::new(&rows, events, &token, self.chunk_bytes);
         let chunks_first = !append.fits_one_transaction();
         if chunks_first {
-            self.put_chunks(append.chunks()).await?;
+            self.put_chunks(append.chunks(Some(self.clock.now()))).await?;
         }
         match events {
             [_] if chunks_first || !append.has_chunks() => self.put(&append).await?,
@@ -158,7 +158,7 @@ impl EventStore {
         let append = Append::new(&rows, events, token, self.chunk_bytes);
         let chunks_first = !append.fits_one_transaction();
         if chunks_first {
-            self.put_chunks(append.chunks()).await?;
+            self.put_chunks(append.chunks(Some(self.clock.now()))).await?;
         }
         self.transact(&append, !chunks_first, token).await?;
         Ok(rows.last)
@@ -219,7 +219,7 @@ impl EventStore {
 
     async fn transact(&self, append: &Append<'_>, with_chunks: bool, token: &str) -> Result<(), StorageError> {
         let call = self.write_call("TransactWriteItems");
-        let chunks = append.chunks().filter(|_| with_chunks);
+        let chunks = append.chunks(None).filter(|_| with_chunks);
         let puts = append.rows().chain(chunks).map(|item| {
             let put = Put::builder()
                 .table_name(&self.table)
@@ -322,15 +322,15 @@ struct Append<'a> {
     events: &'a [NewEvent],
     chunked: Vec<Option<Chunked>>,
     chunk_bytes: usize,
-    id: &'a str,
 }
 
 impl<'a> Append<'a> {
-    fn new(rows: &'a Rows<'a>, events: &'a [NewEvent], id: &'a str, chunk_bytes: usize) -> Self {
+    fn new(rows: &'a Rows<'a>, events: &'a [NewEvent], id: &str, chunk_bytes: usize) -> Self {
         let chunked = |event: &NewEvent| {
-            (event.payload.len() > chunk_bytes).then(|| Chunked::new(&event.payload, chunk_bytes, id))
+            let large = event.payload.len() > chunk_bytes;
+            large.then(|| Chunked::new(&event.payload, chunk_bytes, id).with_digest_in_id())
         };
-        Self { rows, events, chunked: events.iter().map(chunked).collect(), chunk_bytes, id }
+        Self { rows, events, chunked: events.iter().map(chunked).collect(), chunk_bytes }
     }
 
     fn has_chunks(&self) -> bool {
@@ -352,13 +352,14 @@ impl<'a> Append<'a> {
         events.map(|((event, chunked), sequence)| event.item(self.rows.root, Sequence(sequence), chunked.as_ref()))
     }
 
-    /// The rows of all chunks.
-    fn chunks(&self) -> impl Iterator<Item = Item> {
+    /// The rows of all chunks. Those that are written before their event say when; those in its transaction say what the
+    /// event does, so that the transaction can be repeated as it was.
+    fn chunks(&self, written_at: Option<Timestamp>) -> impl Iterator<Item = Item> {
         let events = self.events.iter().zip(&self.chunked).zip(self.rows.first.0..);
-        let large = events.filter(|((_, chunked), _)| chunked.is_some());
-        large.flat_map(|((event, _), sequence)| {
-            let payload = (&event.payload, self.chunk_bytes);
-            chunk_items((self.rows.root, Sequence(sequence)), payload, self.id, event.created_at)
+        let large = events.filter_map(|((event, chunked), sequence)| Some((event, chunked.as_ref()?, sequence)));
+        large.flat_map(move |(event, chunked, sequence)| {
+            let (payload, written_at) = ((&event.payload, self.chunk_bytes), written_at.unwrap_or(event.created_at));
+            chunk_items((self.rows.root, Sequence(sequence)), payload, &chunked.append_id, written_at)
         })
     }
 }

@@ -1,6 +1,6 @@
 //! The chunks of large payloads in the events table: written before or with their event's row, and put together again.
 //!
-//! Chunk rows: `pk` as [`ChunkKey`] writes it, `sk` N the chunk's number from 0, `chunk` B, `created_at` S the event's. They
+//! Chunk rows: `pk` as [`ChunkKey`] writes it, `sk` N the chunk's number from 0, `chunk` B, `written_at` S. They
 //! are written once and never changed. Invariant: an event's row is written with or after all of its chunks, so an event that
 //! is there is whole. Chunks whose event was never written are orphans: they are of no harm, and `audit` finds them.
 
@@ -23,7 +23,7 @@ pub(super) fn chunk_items(
     (root, sequence): (&Root, Sequence),
     (payload, chunk_bytes): (&Bytes, usize),
     append_id: &str,
-    created_at: Timestamp,
+    written_at: Timestamp,
 ) -> impl Iterator<Item = Item> {
     let key = ChunkKey { root: root.clone(), sequence, append_id: append_id.into() }.to_string();
     cut(payload, chunk_bytes).zip(0..).map(move |(chunk, at)| {
@@ -31,7 +31,7 @@ pub(super) fn chunk_items(
             (columns::PK.to_owned(), text(key.as_str())),
             (columns::SK.to_owned(), number(Sequence(at))),
             (columns::CHUNK.to_owned(), binary(&chunk)),
-            (columns::CREATED_AT.to_owned(), text(created_at.to_string())),
+            (columns::WRITTEN_AT.to_owned(), text(written_at.to_string())),
         ])
     })
 }
@@ -57,15 +57,15 @@ impl EventStore {
             .table_name(&self.table)
             .consistent_read(true)
             .limit(1)
-            .projection_expression(columns::CREATED_AT)
+            .projection_expression(columns::WRITTEN_AT)
             .key_condition_expression("pk = :pk")
             .expression_attribute_values(":pk", text(key.to_string()))
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
         let answer = call.make(request.send()).await?;
         call.consumed(answer.consumed_capacity());
         let Some(item) = answer.items().first() else { return Ok(None) };
-        let written_at = text_of(item, columns::CREATED_AT).and_then(|text| Timestamp::parse(text).ok());
-        let reason = "`created_at` of a chunk is no ISO 8601 time";
+        let written_at = text_of(item, columns::WRITTEN_AT).and_then(|text| Timestamp::parse(text).ok());
+        let reason = "`written_at` of a chunk is no ISO 8601 time";
         let unreadable = || StorageError::Unreadable { table: self.table.clone(), key: key.to_string(), reason };
         written_at.ok_or_else(unreadable).map(Some)
     }

@@ -10,7 +10,7 @@ use super::event_chunks::CHUNK_BYTES_DEFAULT;
 use super::{Consistency, EventSource, RowPage, StorageError};
 use crate::aws::AwsClients;
 use crate::event::{Event, Root, RowError, Sequence, columns, decode_row};
-use crate::time::Random;
+use crate::time::{Clock, Random};
 
 /// The most rows one page asks for; DynamoDB ends a page at 1 MB besides.
 const PAGE_ROWS_MAX: usize = 1000;
@@ -23,13 +23,15 @@ pub struct EventStore {
     pub(super) random: Random,
     /// A payload larger than this is stored in chunks of this size.
     pub(super) chunk_bytes: usize,
+    pub(super) clock: Clock,
 }
 
 impl EventStore {
     /// The events in `table`.
     #[must_use]
     pub fn new(clients: &AwsClients, table: &str, random: Random) -> Self {
-        Self { client: clients.dynamodb.clone(), table: table.to_owned(), random, chunk_bytes: CHUNK_BYTES_DEFAULT }
+        let (client, table) = (clients.dynamodb.clone(), table.to_owned());
+        Self { client, table, random, chunk_bytes: CHUNK_BYTES_DEFAULT, clock: Clock::system() }
     }
 
     /// Stores payloads larger than this in chunks of this size, in bytes; [`CHUNK_BYTES_DEFAULT`] otherwise.

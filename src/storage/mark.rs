@@ -93,13 +93,15 @@ impl Marked {
     /// Sorts marked roots.
     pub fn of(marked: impl IntoIterator<Item = (Root, MarkState)>) -> Self {
         let mut sorted = Self::default();
-        for (root, state) in marked {
-            match state {
-                MarkState::Deferred => sorted.deferred.push(root),
-                MarkState::Parked => sorted.parked += 1,
-            }
-        }
+        marked.into_iter().for_each(|(root, state)| sorted.add(root, state));
         sorted
+    }
+
+    pub(super) fn add(&mut self, root: Root, state: MarkState) {
+        match state {
+            MarkState::Deferred => self.deferred.push(root),
+            MarkState::Parked => self.parked += 1,
+        }
     }
 }
 
@@ -134,13 +136,13 @@ impl Skip {
 /// Marks roots, for the relay and for operators.
 #[async_trait]
 pub trait MarkStore: Send + Sync {
-    /// Marks a root, or changes its mark, and sets its position to what is covered (none: nothing is). Refused when the
-    /// position is past that already.
+    /// Marks a root that stands like this: its position is set to what is covered (none: nothing is), and its mark is
+    /// replaced. Refused when the position is past that already, or the root carries another mark: an operator's.
     async fn mark(
         &self,
         handler: &HandlerName,
         root: &Root,
-        covered: Option<Sequence>,
+        standing: &Standing,
         mark: &Mark,
     ) -> Result<Marking, StorageError>;
 

@@ -15,7 +15,7 @@ use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity, TransactWr
 use super::call::{Call, Item, number, sequence_of, text, text_of};
 use super::position_store::{PK, SEQUENCE, UPDATED_AT, position_key};
 use super::transaction::{Transacted, delete, put};
-use super::{Mark, MarkState, MarkStore, Marked, Marking, Skip, StorageError, TableNames};
+use super::{Mark, MarkState, MarkStore, Marked, Marking, Skip, Standing, StorageError, TableNames};
 use crate::aws::AwsClients;
 use crate::event::{Root, Sequence, Timestamp, escape};
 use crate::handler::HandlerName;
@@ -95,15 +95,18 @@ impl DynamoMarks {
     /// # Errors
     /// As the call failed, or when a row cannot be read.
     pub async fn list(&self, handler: &HandlerName) -> Result<Vec<(Root, Mark)>, StorageError> {
-        let decoded = self.rows(marks_key(handler)).await?.into_iter().map(|item| {
-            let key = text_of(&item, "sk").unwrap_or("-");
+        let mut found = Vec::new();
+        self.each_row(marks_key(handler), None, |item| {
+            let key = text_of(item, "sk").unwrap_or("-");
             let unreadable =
                 |reason| StorageError::Unreadable { table: self.relay.clone(), key: key.to_owned(), reason };
             let root = Root::parse(key).map_err(|_| unreadable("`sk` is no root's key"))?;
-            let mark = mark_of(&item).map_err(unreadable)?.ok_or_else(|| unreadable("`mark` is missing"))?;
-            Ok((root, mark))
-        });
-        decoded.collect()
+            let mark = mark_of(item).map_err(unreadable)?.ok_or_else(|| unreadable("`mark` is missing"))?;
+            found.push((root, mark));
+            Ok(())
+        })
+        .await?;
+        Ok(found)
     }
 
     /// The events that a handler was made to pass, and when.
@@ -118,35 +121,47 @@ impl DynamoMarks {
             let skipped_at = text_of(item, "skipped_at").and_then(|moment| Timestamp::parse(moment).ok())?;
             Some((Root::parse(key).ok()?, skip, skipped_at))
         };
-        let decoded = self.rows(skipped_key(handler)).await?.into_iter().map(|item| {
-            let key = text_of(&item, "sk").unwrap_or("-").to_owned();
+        let mut found = Vec::new();
+        self.each_row(skipped_key(handler), None, |item| {
+            let key = text_of(item, "sk").unwrap_or("-").to_owned();
             let reason = "the row is no record of a passed event";
-            decode(&item).ok_or(StorageError::Unreadable { table: self.relay.clone(), key, reason })
-        });
-        decoded.collect()
+            let unreadable = StorageError::Unreadable { table: self.relay.clone(), key, reason };
+            found.push(decode(item).ok_or(unreadable)?);
+            Ok(())
+        })
+        .await?;
+        Ok(found)
     }
 
-    /// The rows of a partition of the relay's table.
-    async fn rows(&self, pk: String) -> Result<Vec<Item>, StorageError> {
+    /// Shows each row of a partition of the relay's table, page by page; of its attributes those named, or all.
+    async fn each_row(
+        &self,
+        pk: String,
+        attributes: Option<&str>,
+        mut take: impl FnMut(&Item) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
         let call = Call { operation: "Query", action: "dynamodb:Query", table: &self.relay };
-        let (mut found, mut start) = (Vec::new(), None);
+        let mut start = None;
         for _ in 0..LIST_PAGES_MAX {
             let request = (self.client.query())
                 .table_name(&self.relay)
                 .consistent_read(true)
+                .set_projection_expression(attributes.map(str::to_owned))
                 .key_condition_expression("pk = :pk")
                 .expression_attribute_values(":pk", text(pk.as_str()))
                 .set_exclusive_start_key(start)
                 .return_consumed_capacity(ReturnConsumedCapacity::Total);
             let answer = call.make(request.send()).await?;
             call.consumed(answer.consumed_capacity());
-            found.extend(answer.items.unwrap_or_default());
+            for item in answer.items() {
+                take(item)?;
+            }
             start = answer.last_evaluated_key.filter(|key| !key.is_empty());
             if start.is_none() {
                 break;
             }
         }
-        Ok(found)
+        Ok(())
     }
 
     /// Lets a parked root go on from the event it stands before: the relay that runs takes it up within seconds.
@@ -355,14 +370,21 @@ impl MarkStore for DynamoMarks {
         &self,
         handler: &HandlerName,
         root: &Root,
-        covered: Option<Sequence>,
+        standing: &Standing,
         mark: &Mark,
     ) -> Result<Marking, StorageError> {
-        let mut change = self.set(handler, root, covered, mark);
-        change.conditions.push(match covered {
+        let mut change = self.set(handler, root, standing.position, mark);
+        change.conditions.push(match standing.position {
             Some(_) => "(attribute_not_exists(#sequence) OR #sequence <= :covered)",
             None => "attribute_not_exists(#sequence)",
         });
+        match &standing.mark {
+            Some(from) => {
+                change.values.extend(same(from));
+                change.conditions.push(SAME);
+            }
+            None => change.conditions.push("attribute_not_exists(mark)"),
+        }
         self.transact(vec![change.build(), self.index(handler, root, mark)]).await
     }
 
@@ -390,8 +412,19 @@ impl MarkStore for DynamoMarks {
     }
 
     async fn marked(&self, handler: &HandlerName) -> Result<Marked, StorageError> {
-        let marked = self.list(handler).await?;
-        Ok(Marked::of(marked.into_iter().map(|(root, mark)| (root, mark.state))))
+        let mut found = Marked::default();
+        self.each_row(marks_key(handler), Some("sk, mark"), |item| {
+            let key = text_of(item, "sk").unwrap_or("-");
+            let root = Root::parse(key).ok();
+            let state = text_of(item, MARK).and_then(MarkState::parse);
+            let reason = "`sk` is no root's key, or `mark` neither parked nor deferred";
+            let unreadable = || StorageError::Unreadable { table: self.relay.clone(), key: key.to_owned(), reason };
+            let (root, state) = root.zip(state).ok_or_else(unreadable)?;
+            found.add(root, state);
+            Ok(())
+        })
+        .await?;
+        Ok(found)
     }
 
     async fn orders(&self) -> Result<u64, StorageError> {

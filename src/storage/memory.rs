@@ -180,15 +180,15 @@ impl MarkStore for MemoryPositions {
         &self,
         handler: &HandlerName,
         root: &Root,
-        covered: Option<Sequence>,
+        standing: &Standing,
         mark: &Mark,
     ) -> Result<Marking, StorageError> {
         Ok(self.with(|all| {
             let row = all.rows.entry((handler.clone(), root.clone())).or_default();
-            if row.position > covered {
+            if row.position > standing.position || row.mark != standing.mark {
                 return Marking::Refused;
             }
-            *row = Standing { position: covered, mark: Some(mark.clone()) };
+            *row = Standing { position: standing.position, mark: Some(mark.clone()) };
             Marking::Done
         }))
     }

@@ -50,7 +50,7 @@ async fn put_chunk(aws: &AwsClients, pk: &str, number: u64) {
     let table = TableNames::from_prefix(RelayHome::PREFIX).events;
     let put = aws.dynamodb.put_item().table_name(table).item("pk", AttributeValue::S(pk.to_owned()));
     let put = put.item("sk", AttributeValue::N(number.to_string())).item("chunk", AttributeValue::B(vec![1].into()));
-    put.item("created_at", AttributeValue::S("2026-01-31T12:00:00Z".into())).send().await.unwrap();
+    put.item("written_at", AttributeValue::S("2026-01-31T12:00:00Z".into())).send().await.unwrap();
 }
 
 /// The append that wrote the chunks of an event.

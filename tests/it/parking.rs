@@ -45,7 +45,8 @@ impl Tables {
     }
 
     async fn park(&self, id: &str, covered: Option<u64>, at: &Mark) -> Marking {
-        self.marks.mark(&self.handler, &root(id), covered.map(Sequence), at).await.unwrap()
+        let standing = Standing { position: covered.map(Sequence), mark: self.standing(id).await.mark };
+        self.marks.mark(&self.handler, &root(id), &standing, at).await.unwrap()
     }
 }
 

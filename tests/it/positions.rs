@@ -104,7 +104,7 @@ async fn a_row_with_marks_alone_gets_its_position(aws: &AwsClients, prefix: &str
         let root = root(id);
         let mark = Mark::new(MarkState::Parked, Sequence(0), 3, "refused", Timestamp::from_unix_millis(1000));
         let marks = DynamoMarks::new(aws, &TableNames::from_prefix(prefix), Clock::system());
-        assert_eq!(marks.mark(&handler, &root, None, &mark).await.unwrap(), Marking::Done);
+        assert_eq!(marks.mark(&handler, &root, &Standing::default(), &mark).await.unwrap(), Marking::Done);
         let standing = store.load(&handler, std::slice::from_ref(&root)).await.unwrap().remove(0);
         assert_eq!(standing, Standing { position: None, mark: Some(mark) });
         assert_eq!(load(&store, &handler, std::slice::from_ref(&root)).await, [None]);

@@ -268,20 +268,20 @@ impl MarkStore for Faulty {
         &self,
         handler: &HandlerName,
         root: &Root,
-        covered: Option<Sequence>,
+        standing: &Standing,
         mark: &Mark,
     ) -> Result<Marking, StorageError> {
         self.latency().await;
         if self.strikes() {
             return Err(self.unavailable("TransactWriteItems"));
         }
-        let marking = self.world.positions.mark(handler, root, covered, mark).await?;
+        let marking = self.world.positions.mark(handler, root, standing, mark).await?;
         if marking == Marking::Done {
             self.world.happened("root marked");
-            self.world.note(&format!("mark {handler} {root} {} {:?}", mark.state.as_str(), covered));
+            self.world.note(&format!("mark {handler} {root} {} {:?}", mark.state.as_str(), standing.position));
             self.world.check(|checker| {
                 checker.mark(handler, root, true);
-                if let Some(covered) = covered {
+                if let Some(covered) = standing.position {
                     checker.covered(handler, root, covered);
                 }
             });

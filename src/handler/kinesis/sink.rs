@@ -123,9 +123,13 @@ impl KinesisHandler {
         if bytes <= RECORD_BYTES_DEFAULT {
             return Ok(Some(record));
         }
+        let call = self.settings.request_bytes_max;
+        if bytes > call {
+            return self.oversize(batch, || format!("its record has {bytes} bytes, a call takes {call}"));
+        }
         // The stream's own limit is read for large records alone, which are rare; so a limit that was raised is seen.
         let limit = match self.record_bytes_max().await {
-            Ok(limit) => limit.min(self.settings.request_bytes_max),
+            Ok(limit) => limit,
             Err(failure) if failure.is_denied() => RECORD_BYTES_DEFAULT,
             Err(failure) => return Err(failure.error()),
         };
@@ -141,8 +145,8 @@ impl KinesisHandler {
         match &self.settings.oversize {
             Oversize::Reference { events_table } => Ok(Record::reference(batch, events_table)),
             Oversize::Refuse => Err(HandlerError::permanent(format!(
-                "the event is too large for the stream `{}`: {}; raise the stream's limit with UpdateMaxRecordSize, or \
-                 set oversize = \"reference\"",
+                "the event is too large for the stream `{}`: {}; set oversize = \"reference\", or raise a smaller limit of \
+                 the stream with UpdateMaxRecordSize",
                 self.settings.stream,
                 what()
             ))),

@@ -93,3 +93,16 @@ fn what_is_under_way_comes_first_and_the_page_is_held_until_it_was_looked_at() {
     assert_eq!((position(&rig, &what_if("a")), rig.checkpoint(LANE)), (None, Some(4)));
     assert_eq!((rig.lanes.courses.active(), rig.lanes.queued_bytes()), (0, 0));
 }
+
+#[test]
+fn a_position_that_was_about_to_be_written_does_not_come_back() {
+    let star = Glob::new("*");
+    let placed = Pattern { domain: star.clone(), types: vec![Glob::new("Placed")], editions: vec![star] };
+    let settings = LaneSettings { on_edition_delete: OnEditionDelete::Purge, filtered_flush: 2, ..settings() };
+    let mut rig = Rig::subscribed(settings, Subscription::new(vec![placed]));
+    rig.page(diverged("a", 0..5));
+    rig.removed(&what_if("a"), 0..5);
+    rig.rest();
+    rig.rest();
+    assert_eq!((position(&rig, &what_if("a")), rig.checkpoint(LANE)), (None, Some(10)));
+}

@@ -176,3 +176,97 @@ fn what_is_left_out_by_type_stays_out() {
     rig.rest();
     assert_eq!((rig.of("r"), rig.position("r")), (vec![1, 8], Some(8)));
 }
+
+/// Another life over the same tables, which takes up what is marked.
+fn next_life(rig: &Rig, settings: LaneSettings) -> Rig {
+    let mut next = Rig::with(settings);
+    next.contract.table = rig.contract.table.clone();
+    next.contract.positions = rig.contract.positions.clone();
+    next.contract.marks = rig.contract.marks.clone();
+    let deferred = next.contract.marks.keys().cloned().collect();
+    next.lanes.resume(Marked { deferred, parked: 0 });
+    next
+}
+
+#[test]
+fn what_lies_behind_the_position_is_not_given_again_by_another_life() {
+    for flush_interval in [Duration::from_secs(1), Duration::ZERO] {
+        let settings = LaneSettings { flush_interval, ..settings() };
+        let mut rig = delivered(settings.clone(), 10);
+        // Two hundred more, which nobody has been given yet.
+        rig.write(evs("r", 10..400));
+        rig.hold(Kind::Deliver);
+        rig.rewind("r", 5);
+        for _ in 0..3 {
+            rig.release_one(Kind::Deliver);
+            rig.millis(1100);
+        }
+        let (given, position) = (rig.of("r"), rig.position("r").unwrap());
+        assert!(position >= 100 && given.last().is_some_and(|last| *last > position), "{position}");
+        let mut next = next_life(&rig, settings);
+        next.rest();
+        assert_eq!(next.of("r").first(), Some(&(position + 1)), "not from the place it was ordered back to");
+        assert_eq!((next.position("r"), next.mark("r")), (Some(399), None));
+    }
+}
+
+#[test]
+fn past_its_position_it_parks_and_is_skipped_like_any_other() {
+    let settings = LaneSettings { on_failure: OnFailure::Park, ..settings() };
+    let mut rig = Rig::subscribed(settings, types(&["Placed"]));
+    let typed = |sequence: u64| ev("r", sequence).of(if sequence == 4 { "Other" } else { "Placed" });
+    rig.page((0..4).map(typed).collect::<Vec<_>>());
+    rig.rest();
+    rig.page([typed(4)]);
+    rig.lanes.drain(rig.now);
+    rig.rest();
+    let mut rig = {
+        let mut next = Rig::subscribed(parking(), types(&["Placed"]));
+        next.contract.table = rig.contract.table.clone();
+        next.contract.positions = rig.contract.positions.clone();
+        next
+    };
+    assert_eq!(rig.position("r"), Some(4), "the last before is one that is left out");
+    rig.script("r", [Answer::Take(1), Answer::Permanent, Answer::Permanent]);
+    rig.write([typed(5), typed(6)]);
+    rig.rewind("r", 3);
+    rig.rest();
+    let mark = rig.mark("r").unwrap();
+    assert_eq!((mark.state, mark.sequence.0, mark.rewound), (MarkState::Parked, 5, false));
+    rig.release_parked("r", true);
+    rig.rest();
+    assert_eq!((rig.of("r").last(), rig.position("r"), rig.mark("r")), (Some(&6), Some(6), None));
+}
+
+#[test]
+fn an_order_that_comes_while_a_root_fails_is_not_written_over() {
+    let mut rig = delivered(parking(), 6);
+    rig.always("r", Answer::Retry);
+    rig.hold(Kind::Mark);
+    rig.page([evs("r", 6..7), evs("good", 0..1)].concat());
+    rig.millis(5000);
+    assert_eq!(rig.held(Kind::Mark), 1, "it is to be parked");
+    rig.rewind("r", 2);
+    rig.always("r", Answer::All);
+    rig.release(Kind::Mark);
+    rig.rest();
+    assert_eq!(rig.of("r").into_iter().rev().take(5).collect::<Vec<_>>(), [6, 5, 4, 3, 2]);
+    assert_eq!((rig.position("r"), rig.mark("r")), (Some(6), None));
+}
+
+#[test]
+fn roots_that_were_given_again_are_forgotten_like_others() {
+    let settings = LaneSettings { idle_roots_max: 10, filtered_flush: 2, ..settings() };
+    let mut rig = Rig::subscribed(settings, types(&["Placed"]));
+    for root in 0..50 {
+        let id = root.to_string();
+        rig.page((0..6).map(|sequence| ev(&id, sequence).of("Other")).collect::<Vec<_>>());
+        rig.rest();
+        rig.rewind(&id, 0);
+        rig.rest();
+    }
+    rig.page([ev("last", 0)]);
+    rig.rest();
+    rig.page([ev("last", 1)]);
+    assert!(rig.lanes.courses.len() <= 14, "{}", rig.lanes.courses.len());
+}

@@ -327,7 +327,7 @@ impl Rig {
                 }
                 self.flushes.push(advances.clone());
             }
-            Effect::Mark(MarkOrder::Mark { root, covered: Some(covered), .. }) => {
+            Effect::Mark(MarkOrder::Mark { root, standing: Standing { position: Some(covered), .. }, .. }) => {
                 self.contract.covers(root, *covered);
             }
             Effect::Mark(_) => {}
@@ -391,12 +391,15 @@ impl Rig {
         }
         let contract = &mut self.contract;
         match order {
-            MarkOrder::Mark { root, covered, .. } if contract.positions.get(root) > covered.as_ref() => {
+            MarkOrder::Mark { root, standing, .. }
+                if contract.positions.get(root) > standing.position.as_ref()
+                    || contract.marks.get(root) != standing.mark.as_ref() =>
+            {
                 return Ok(Marking::Refused);
             }
-            MarkOrder::Mark { root, covered, mark } => {
+            MarkOrder::Mark { root, standing, mark } => {
                 contract.marks.insert(root.clone(), mark.clone());
-                if let Some(covered) = covered {
+                if let Some(covered) = &standing.position {
                     contract.positions.insert(root.clone(), *covered);
                     if self.writes == Writes::Work {
                         self.tell(root, Some(*covered));
