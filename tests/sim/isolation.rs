@@ -328,6 +328,47 @@ impl Handler for Killer {
     }
 }
 
+/// Lets the relay live again as often as its process ends; how often that is.
+async fn lives(store: &Store, killer: &Arc<Killer>, settings: &LaneSettings) -> u32 {
+    let mut ends = 0;
+    loop {
+        let (running, cancel) = store.start_with(vec![("view", killer.clone())], settings);
+        let ended = tokio::time::timeout(Duration::from_mins(5), killer.killed.notified()).await.is_ok();
+        if !ended {
+            cancel.cancel();
+            running.await.unwrap();
+            return ends;
+        }
+        ends += 1;
+        running.abort();
+        assert!(running.await.is_err());
+        assert!(ends <= settings.attempts_max, "it ends again and again");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_ends_the_process_when_it_is_given_again_parks_its_root_as_well() {
+    let (store, view) = (Store::new(), name("view"));
+    for sequence in 0..4 {
+        (0..5).for_each(|number| store.push(store.commit(&root(number), sequence)));
+    }
+    let settings = LaneSettings { attempts_max: 3, ..LaneSettings::default() };
+    let recorder = Recorder::new(Duration::from_millis(5), takes_all);
+    let (running, cancel) = store.start_with(vec![("view", recorder.clone())], &settings);
+    recorder.until(20, 60 * SECOND).await;
+    cancel.cancel();
+    running.await.unwrap();
+
+    assert!(store.positions.rewind(&view, &root(2), Sequence(0)));
+    let fatal = (root(2), Sequence(2));
+    let killer = Arc::new(Killer { recorder, fatal, given: AtomicU32::new(0), killed: Notify::new() });
+    assert_eq!(lives(&store, &killer, &settings).await, 3);
+    let standing = store.positions.standing(&view, &root(2));
+    let mark = standing.mark.unwrap();
+    assert_eq!((standing.position, mark.state), (Some(Sequence(3)), MarkState::Parked));
+    assert_eq!((mark.sequence, mark.rewound, mark.attempts), (Sequence(2), true, 3));
+}
+
 #[tokio::test(start_paused = true)]
 async fn exactly_the_root_that_ends_the_process_is_parked() {
     const ATTEMPTS: u32 = 4;
@@ -345,20 +386,7 @@ async fn exactly_the_root_that_ends_the_process_is_parked() {
         killed: Notify::new(),
     });
     let settings = LaneSettings { max_in_flight: 50, attempts_max: ATTEMPTS, ..LaneSettings::default() };
-    let mut ends = 0;
-    loop {
-        let (running, cancel) = store.start_with(vec![("view", killer.clone())], &settings);
-        let ended = tokio::time::timeout(Duration::from_mins(5), killer.killed.notified()).await.is_ok();
-        if !ended {
-            cancel.cancel();
-            running.await.unwrap();
-            break;
-        }
-        ends += 1;
-        running.abort();
-        assert!(running.await.is_err());
-        assert!(ends <= ATTEMPTS, "it ends again and again");
-    }
+    let ends = lives(&store, &killer, &settings).await;
     assert_eq!((ends, killer.given.load(Ordering::Relaxed)), (ATTEMPTS, ATTEMPTS));
     let view = HandlerName::new("view").unwrap();
     for (number, root) in roots.iter().enumerate() {
