@@ -134,9 +134,8 @@ impl Rewind {
                 self.args.handler
             )));
         }
-        print(format!(
-            "{rewound} roots are given again from {} on, {left} are left; a running relay begins within seconds",
-            self.args.to
-        ))
+        let roots = if *rewound == 1 { "1 root is".to_owned() } else { format!("{rewound} roots are") };
+        let left = if *left == 0 { String::new() } else { format!(", {left} left as they are") };
+        print(format!("{roots} given again from {} on{left}; a running relay begins within seconds", self.args.to))
     }
 }

@@ -5,46 +5,12 @@ use angzarr_relay::handler::HandlerName;
 use angzarr_relay::local::{EmbeddedDynamo, EmbeddedKinesis, KinesisOptions};
 use angzarr_relay::relay_table::{Checkpoint, CheckpointStore as _, RelayTable};
 use angzarr_relay::time::Clock;
-use aws_sdk_dynamodb::primitives::Blob;
-use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, StreamSpecification, StreamViewType, WriteRequest};
+use aws_sdk_dynamodb::types::{StreamSpecification, StreamViewType};
 use serde_json::Value;
-use tokio::task::JoinSet;
 
 use crate::embedded::clients;
 use crate::relaying::{House, Output};
-use crate::support::{DynamoDbLocal, RelayHome, Writer, until};
-
-/// Rows one BatchWriteItem takes.
-const BATCH_ROWS: u64 = 25;
-
-/// Calls under way at once.
-const FILLERS: u64 = 8;
-
-/// Puts `each` events into each of `roots` roots, a batch at a time.
-async fn fill(house: &House, roots: u64, each: u64) {
-    let mut fillers = JoinSet::new();
-    for filler in 0..FILLERS {
-        let (client, table) = (house.aws.dynamodb.clone(), house.names.events.clone());
-        fillers.spawn(async move {
-            let rows: Vec<u64> = (0..roots * each).filter(|row| (row / BATCH_ROWS) % FILLERS == filler).collect();
-            for batch in rows.chunks(usize::try_from(BATCH_ROWS).unwrap()) {
-                let requests = batch.iter().map(|row| {
-                    let put = PutRequest::builder()
-                        .item("pk", AttributeValue::S(format!("orders#angzarr#r{}", row / each)))
-                        .item("sk", AttributeValue::N((row % each).to_string()))
-                        .item("event_type", AttributeValue::S("OrderPlaced".into()))
-                        .item("payload", AttributeValue::B(Blob::new([7; 200])))
-                        .item("created_at", AttributeValue::S("2026-01-31T12:00:00Z".into()));
-                    WriteRequest::builder().put_request(put.build().unwrap()).build()
-                });
-                client.batch_write_item().request_items(&table, requests.collect()).send().await.unwrap();
-            }
-        });
-    }
-    while let Some(done) = fillers.join_next().await {
-        done.unwrap();
-    }
-}
+use crate::support::{DynamoDbLocal, RelayHome, Writer, fill, until};
 
 /// Rows of the table up to the checkpoints of its segments.
 async fn covered_rows(house: &House) -> u64 {
@@ -62,7 +28,7 @@ const SEGMENT_ROWS: u64 = 25_000;
 
 /// A life of the relay is killed when it has covered so many more of the table's 100,000 rows. The slower the positions
 /// are written, the more rows go with one write: late in a life that may be all that is left.
-const KILLED_AFTER_ROWS: u64 = 10_000;
+const KILLED_AFTER_ROWS: u64 = 5_000;
 
 fn status(home: &std::path::Path) -> Value {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_angzarr-relay"));
@@ -76,10 +42,11 @@ async fn a_hundred_thousand_events_from_before_the_handler_come_out_though_it_is
     // Some roots get one more event while the handler is built.
     let (roots, before, written_to) = (20_000, 5, 1_000);
     let each = |root: u64| before + u64::from(root < written_to);
-    let dynamodb = DynamoDbLocal::start().await;
+    let dynamodb = DynamoDbLocal::start_alone().await;
     let kinesis = EmbeddedKinesis::start(&KinesisOptions::default()).unwrap();
     let house = House::build(&dynamodb.endpoint, kinesis.endpoint(), "backfill", 2).await;
-    fill(&house, roots, before).await;
+    let rows: Vec<_> = (0..roots).flat_map(|root| (0..before).map(move |event| (format!("r{root}"), event))).collect();
+    fill(&house.aws, &house.names.events, &rows).await;
     let mut output = Output::open(&house.aws).await;
     let mut relay = house.start_relay().await;
     let mut writing = house.write_from(before, written_to, before + 1);

@@ -6,13 +6,10 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 
 use angzarr_relay::storage::TableNames;
-use aws_sdk_dynamodb::primitives::Blob;
-use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
-use tokio::task::JoinSet;
 
 use crate::embedded::{clients, tables};
 use crate::outage::shows;
-use crate::support::{DynamoDbLocal, RelayHome, Writer, root_and_sequence, until};
+use crate::support::{DynamoDbLocal, RelayHome, Writer, fill, root_and_sequence, until};
 
 /// Design section 5: the process has at most this much besides `memory_limit`. Its own code, which is several times as large
 /// without optimisation, is not counted.
@@ -28,12 +25,6 @@ const LONG_ROOT_EVENTS: u64 = 50_000;
 
 /// 20 MB.
 const LARGE_BYTES: usize = 20 << 20;
-
-/// Rows one BatchWriteItem takes.
-const BATCH_ROWS: usize = 25;
-
-/// Calls under way at once.
-const FILLERS: usize = 8;
 
 /// The most memory a process has had that is not of a file it has mapped, in MiB: what is anonymous now, and what the peak
 /// was above now.
@@ -61,35 +52,13 @@ fn first_in_order(path: &std::path::Path) -> (BTreeMap<String, u64>, u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_roots_a_long_one_and_a_large_event_stay_within_the_limit() {
-    let dynamodb = DynamoDbLocal::start().await;
+    let dynamodb = DynamoDbLocal::start_alone().await;
     let aws = clients(Some(&dynamodb.endpoint), None).await;
     tables(&aws, RelayHome::PREFIX).await;
     let table = TableNames::from_prefix(RelayHome::PREFIX).events;
     let rows = (0..LONG_ROOT_EVENTS).map(|sequence| ("long".to_owned(), sequence));
     let rows: Vec<(String, u64)> = rows.chain((0..ROOTS).map(|root| (format!("r{root}"), 0))).collect();
-    let mut fillers = JoinSet::new();
-    for filler in 0..FILLERS {
-        let (client, table) = (aws.dynamodb.clone(), table.clone());
-        let mine: Vec<Vec<(String, u64)>> =
-            rows.chunks(BATCH_ROWS).skip(filler).step_by(FILLERS).map(<[_]>::to_vec).collect();
-        fillers.spawn(async move {
-            for batch in mine {
-                let requests = batch.into_iter().map(|(root, sequence)| {
-                    let put = PutRequest::builder()
-                        .item("pk", AttributeValue::S(format!("orders#angzarr#{root}")))
-                        .item("sk", AttributeValue::N(sequence.to_string()))
-                        .item("event_type", AttributeValue::S("OrderPlaced".into()))
-                        .item("payload", AttributeValue::B(Blob::new([7; 200])))
-                        .item("created_at", AttributeValue::S("2026-01-31T12:00:00Z".into()));
-                    WriteRequest::builder().put_request(put.build().unwrap()).build()
-                });
-                client.batch_write_item().request_items(&table, requests.collect()).send().await.unwrap();
-            }
-        });
-    }
-    while let Some(done) = fillers.join_next().await {
-        done.unwrap();
-    }
+    fill(&aws, &table, &rows).await;
     Writer::new(&aws).append_payload(ROOTS, &vec![7; LARGE_BYTES]).await;
     let home = RelayHome::new();
     let handlers = r#"

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 
 use super::process::{GuardedProcess, NotAnswering, free_port};
-use super::slots::{Slot, slot};
+use super::slots::{Slot, all_slots, slot};
 use super::{needs, packages};
 
 /// The JVM needs two or three seconds on an idle machine.
@@ -33,6 +33,11 @@ impl DynamoDbLocal {
     /// Starts it at the speed of the world.
     pub(crate) async fn start() -> Self {
         Self::start_with(Vec::new(), Some(slot().await)).await
+    }
+
+    /// The same with no other test's emulator beside it.
+    pub(crate) async fn start_alone() -> Self {
+        Self::start_with(Vec::new(), Some(all_slots().await)).await
     }
 
     /// The endpoint of the one that all light scenarios share. It lasts as long as the test process and takes nobody's

@@ -15,6 +15,7 @@ mod dynamodb_local;
 mod kinesis_mock;
 mod relay_process;
 mod relay_home;
+mod filling;
 mod forwarder;
 mod throttling;
 mod waiting;
@@ -23,6 +24,7 @@ mod clients;
 
 pub(crate) use clients::sdk_config;
 pub(crate) use dynamodb_local::DynamoDbLocal;
+pub(crate) use filling::fill;
 pub(crate) use forwarder::Forwarder;
 pub(crate) use kinesis_mock::KinesisMock;
 pub(crate) use needs::node;

@@ -10,8 +10,8 @@ use std::sync::{Arc, Weak};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Tests that use emulators at once; each emulator takes a core while it works and 200 MB.
-const SLOTS: usize = 2;
-static FREE: Semaphore = Semaphore::const_new(SLOTS);
+const SLOTS: u32 = 2;
+static FREE: Semaphore = Semaphore::const_new(SLOTS as usize);
 
 /// The right to run emulators; shared by all emulators of one test.
 pub(crate) type Slot = Arc<SemaphorePermit<'static>>;
@@ -28,6 +28,13 @@ pub(crate) async fn slot() -> Slot {
     let slot = Arc::new(FREE.acquire().await.expect("the slots are never closed"));
     OF_THIS_TEST.set(Arc::downgrade(&slot));
     slot
+}
+
+/// All slots at once, before the test's first emulator: for one that moves so much that another's pace would be its own.
+pub(crate) async fn all_slots() -> Slot {
+    let all = Arc::new(FREE.acquire_many(SLOTS).await.expect("the slots are never closed"));
+    OF_THIS_TEST.set(Arc::downgrade(&all));
+    all
 }
 
 #[tokio::test]
