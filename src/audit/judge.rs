@@ -4,6 +4,7 @@
 //! before the position was read, and what was written lately is *late*, not missing. Invariant: a root whose wanted
 //! events are all covered by a position or a mark is answered with nothing.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use super::RootKeys;
@@ -44,8 +45,10 @@ pub enum Finding {
     Marked(Mark),
     /// The root carries a mark that says nothing of why.
     Unexplained(Mark),
-    /// The table lacks a sequence between two others.
+    /// The table lacks a sequence between two others, and the handler has not passed it.
     Hole,
+    /// An event appeared in a hole that the handler has passed, and its root is not parked for that.
+    Filled,
 }
 
 impl Finding {
@@ -87,13 +90,20 @@ pub fn judge(root: Judged<'_>) -> Option<Finding> {
         let missing = root.now.since(open.created_at) > root.late_after;
         return Some(if missing { Finding::Missing(open) } else { Finding::Late(open) });
     }
-    root.keys.has_hole().then_some(Finding::Hole)
+    let passed = root.standing.passed.as_deref();
+    let passed = passed.map_or(0, |passed| passed.between(root.keys.first, root.keys.last));
+    match root.keys.missing().cmp(&passed) {
+        Ordering::Greater => Some(Finding::Hole),
+        Ordering::Less => Some(Finding::Filled),
+        Ordering::Equal => None,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::event::Root;
+    use crate::storage::Passed;
 
     const MINUTE: Duration = Duration::from_mins(1);
 
@@ -112,7 +122,7 @@ mod tests {
         open: Option<Open>,
         ahead: Ahead,
     ) -> Option<Finding> {
-        let standing = Standing { position: position.map(Sequence), mark };
+        let standing = Standing { position: position.map(Sequence), mark, passed: None };
         judge(Judged { keys, standing: &standing, open, ahead, now: at(100), late_after: MINUTE * 5 })
     }
 
@@ -155,5 +165,18 @@ mod tests {
     fn a_table_that_lacks_a_sequence_is_told() {
         assert_eq!(found(&keys(0, 9, 9), Some(9), None, None, Ahead::Unconfirmed), Some(Finding::Hole));
         assert_eq!(found(&keys(5, 9, 5), Some(9), None, None, Ahead::Unconfirmed), None, "a diverged edition");
+    }
+
+    #[test]
+    fn a_hole_that_was_passed_is_right_until_it_fills() {
+        let passed = Some(Box::new(Passed::parse("3-4").unwrap()));
+        let standing = Standing { position: Some(Sequence(9)), mark: None, passed };
+        let found = |count| {
+            let keys = keys(0, 9, count);
+            let (open, ahead, now, late_after) = (None, Ahead::Unconfirmed, at(100), MINUTE * 5);
+            judge(Judged { keys: &keys, standing: &standing, open, ahead, now, late_after })
+        };
+        assert_eq!([7, 8, 9, 10].map(found), [Some(Finding::Hole), None, Some(Finding::Filled), Some(Finding::Filled)]);
+        assert!(Finding::Filled.is_fault());
     }
 }

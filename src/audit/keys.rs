@@ -30,10 +30,10 @@ pub struct RootKeys {
 }
 
 impl RootKeys {
-    /// Whether a sequence is missing between the first and the last.
+    /// How many sequences are missing between the first and the last.
     #[must_use]
-    pub fn has_hole(&self) -> bool {
-        self.last.0 - self.first.0 != self.count - 1
+    pub fn missing(&self) -> u64 {
+        (self.last.0 - self.first.0).saturating_sub(self.count - 1)
     }
 }
 
@@ -210,9 +210,9 @@ mod tests {
         assert_eq!(roots.complete.len(), 2, "the last may have more rows");
         roots.end();
         let shown: Vec<_> = (roots.complete.iter())
-            .map(|keys| (keys.root.id(), keys.first.0, keys.last.0, keys.count, keys.has_hole()))
+            .map(|keys| (keys.root.id(), keys.first.0, keys.last.0, keys.count, keys.missing()))
             .collect();
-        assert_eq!(shown, [("a", 0, 3, 3, true), ("b", 5, 5, 1, false), ("c", 0, 0, 1, false)]);
+        assert_eq!(shown, [("a", 0, 3, 3, 1), ("b", 5, 5, 1, 0), ("c", 0, 0, 1, 0)]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::arguments::handler_name;
 use super::connect::Connection;
-use super::output::{Columns, print, remark};
+use super::output::{Listing, print, remark};
 use super::{CliError, Context};
 use crate::backfill::{
     CapacityPace, Job, JobKind, JobStore as _, ScanProgress, Scanned, Segment, TableScan, TableSize, TableSource as _,
@@ -78,8 +78,10 @@ async fn status(
 ) -> Result<(), CliError> {
     let named = context.config.handlers.iter().map(|handler| handler.name.clone());
     let handlers: Vec<HandlerName> = args.handler.map_or_else(|| named.collect(), |handler| vec![handler]);
-    let mut columns =
-        Columns::new(["HANDLER", "JOB", "STATE", "PROGRESS", "ROWS", "ROOTS", "ROWS/S", "LEFT", "READ_UNITS", "WHY"]);
+    let mut listing = Listing::new(
+        args.json,
+        ["HANDLER", "JOB", "STATE", "PROGRESS", "ROWS", "ROOTS", "ROWS/S", "LEFT", "READ_UNITS", "WHY"],
+    );
     let mut found = 0;
     for handler in handlers {
         let read = async { Ok((table.job(&handler).await?, table.progress(&handler).await?)) };
@@ -89,11 +91,7 @@ async fn status(
         let segments = Segment::all(&handler, &job).into_iter().map(|segment| segment.shard());
         let scanned = segments.filter_map(|segment| progress.get(&segment).copied());
         let shown = Shown::new(&handler, &job, scanned.fold(Scanned::default(), Scanned::and), size);
-        if args.json {
-            print(serde_json::json!(shown))?;
-        } else {
-            columns.lines(vec![shown.cells()]).map_or(Ok(()), print)?;
-        }
+        listing.print(&[shown], Shown::cells)?;
     }
     if found == 0 {
         remark("no backfill or reconcile was needed so far");

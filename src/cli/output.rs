@@ -5,6 +5,8 @@
 use std::fmt::Display;
 use std::io::{self, Write as _};
 
+use serde::Serialize;
+
 use super::CliError;
 use super::shell::shown;
 
@@ -57,6 +59,31 @@ impl<const N: usize> Columns<N> {
         }
         line.truncate(line.trim_end().len());
         line
+    }
+}
+
+/// Answers of one kind, printed as they come: in columns, or as JSON, one a line.
+#[derive(Debug)]
+pub(super) struct Listing<const N: usize> {
+    json: bool,
+    columns: Columns<N>,
+}
+
+impl<const N: usize> Listing<N> {
+    pub(super) fn new(json: bool, headings: [&'static str; N]) -> Self {
+        Self { json, columns: Columns::new(headings) }
+    }
+
+    /// Prints a page of answers; `cells` says what stands in the columns.
+    pub(super) fn print<T: Serialize>(
+        &mut self,
+        answers: &[T],
+        cells: impl Fn(&T) -> [String; N],
+    ) -> Result<(), CliError> {
+        if self.json {
+            return answers.iter().try_for_each(|answer| print(serde_json::json!(answer)));
+        }
+        self.columns.lines(answers.iter().map(cells).collect()).map_or(Ok(()), print)
     }
 }
 

@@ -7,11 +7,13 @@ use serde::Serialize;
 
 use super::arguments::{MAIN_EDITION, handler_name};
 use super::connect::Connection;
-use super::output::{Columns, print, remark};
+use super::output::{Listing, print, remark};
 use super::{CliError, Context, RootArgs};
 use crate::event::{Root, Timestamp};
 use crate::handler::{HandlerKind, HandlerName};
-use crate::storage::{DynamoMarks, DynamoPositions, Mark, MarkState, Marking, PositionStore as _, Skip};
+use crate::storage::{
+    DynamoMarks, DynamoPositions, LOAD_ROOTS_MAX, Mark, MarkState, Marking, PositionStore as _, Skip, Standing,
+};
 use crate::time::Clock;
 
 /// The subcommands of `parked`.
@@ -123,15 +125,15 @@ impl Parked {
         Ok(marked)
     }
 
-    /// The mark of a parked root, or why there is nothing to do.
-    async fn mark(&self, handler: &HandlerName, root: &Root) -> Result<Mark, CliError> {
+    /// How a parked root stands, and its mark; or why there is nothing to do.
+    async fn standing(&self, handler: &HandlerName, root: &Root) -> Result<(Standing, Mark), CliError> {
         let loaded = self.positions.load(handler, std::slice::from_ref(root)).await;
         let loaded = loaded.map_err(|error| self.connection.trouble(error))?;
-        let mark = loaded.into_iter().next().and_then(|standing| standing.mark);
+        let standing = loaded.into_iter().next().unwrap_or_default();
         let not_parked =
             |why: &str| CliError::Refused(format!("{root} is not parked for the handler `{handler}`{why}"));
-        match mark {
-            Some(mark) if mark.state == MarkState::Parked => Ok(mark),
+        match standing.mark.clone() {
+            Some(mark) if mark.state == MarkState::Parked => Ok((standing, mark)),
             Some(_) => Err(not_parked(": it is deferred, and the relay goes on with it by itself")),
             None => Err(not_parked("; `angzarr-relay parked list` shows what is")),
         }
@@ -175,7 +177,7 @@ impl Parked {
 
     async fn show(&self, args: &ParkedRootArgs) -> Result<(), CliError> {
         let root = args.root.root()?;
-        let mark = self.mark(&args.handler, &root).await?;
+        let (_, mark) = self.standing(&args.handler, &root).await?;
         print(format!(
             "{root} is parked for `{}` since {}\n  before its event {} (`angzarr-relay read` shows it)\n  attempts {}\n  reason   {}",
             args.handler, mark.marked_at, mark.sequence, mark.attempts, mark.reason
@@ -193,17 +195,21 @@ impl Parked {
         let chosen = match (&args.domain, &args.root) {
             (Some(domain), Some(id)) => {
                 let root = Root::new(domain, &args.edition, id)?;
-                let mark = self.mark(&args.handler, &root).await?;
-                vec![(root, mark)]
+                self.standing(&args.handler, &root).await?;
+                vec![root]
             }
-            _ => self.of(&args.handler).await?,
+            _ => self.of(&args.handler).await?.into_iter().map(|(root, _)| root).collect(),
         };
         let mut released = 0;
-        for (root, mark) in chosen {
-            let marking = self.marks.release(&args.handler, &root, &mark).await;
-            match marking.map_err(|error| self.connection.trouble(error))? {
-                Marking::Done => released += 1,
-                Marking::Refused => remark(format!("{root} was changed meanwhile and is left as it is")),
+        for roots in chosen.chunks(LOAD_ROOTS_MAX) {
+            let standings = self.positions.load(&args.handler, roots).await;
+            let standings = standings.map_err(|error| self.connection.trouble(error))?;
+            for (root, standing) in roots.iter().zip(standings) {
+                let marking = self.marks.release(&args.handler, root, &standing).await;
+                match marking.map_err(|error| self.connection.trouble(error))? {
+                    Marking::Done => released += 1,
+                    Marking::Refused => remark(format!("{root} was changed meanwhile and is left as it is")),
+                }
             }
         }
         print(format!("released {released}; the relay goes on with them within seconds, or at its next start"))
@@ -211,8 +217,8 @@ impl Parked {
 
     async fn skip(&self, args: &ParkedRootArgs) -> Result<(), CliError> {
         let root = args.root.root()?;
-        let mark = self.mark(&args.handler, &root).await?;
-        let marking = self.marks.skip(&args.handler, &root, &mark).await;
+        let (standing, mark) = self.standing(&args.handler, &root).await?;
+        let marking = self.marks.skip(&args.handler, &root, &standing).await;
         match marking.map_err(|error| self.connection.trouble(error))? {
             Marking::Done => {
                 print(format!("passed {root} {}; the relay goes on behind it within seconds", mark.sequence))
@@ -224,26 +230,22 @@ impl Parked {
 
 /// Prints the rows of a list.
 struct Printer {
-    json: bool,
     domain: Option<String>,
-    columns: Columns<8>,
+    listing: Listing<8>,
     found: usize,
 }
 
 impl Printer {
     fn new(args: &ParkedListArgs) -> Self {
-        let columns = Columns::new(["HANDLER", "DOMAIN", "EDITION", "ROOT", "SEQUENCE", "ATTEMPTS", "SINCE", "REASON"]);
-        Self { json: args.json, domain: args.domain.clone(), columns, found: 0 }
+        let headings = ["HANDLER", "DOMAIN", "EDITION", "ROOT", "SEQUENCE", "ATTEMPTS", "SINCE", "REASON"];
+        Self { domain: args.domain.clone(), listing: Listing::new(args.json, headings), found: 0 }
     }
 
     fn print(&mut self, rows: impl Iterator<Item = Shown>) -> Result<(), CliError> {
         let chosen = |row: &Shown| self.domain.as_ref().is_none_or(|domain| row.domain == *domain);
         let rows: Vec<Shown> = rows.filter(chosen).collect();
         self.found += rows.len();
-        if self.json {
-            return rows.iter().try_for_each(|row| print(serde_json::json!(row)));
-        }
-        self.columns.lines(rows.iter().map(Shown::cells).collect()).map_or(Ok(()), print)
+        self.listing.print(&rows, Shown::cells)
     }
 }
 

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::arguments::handler_name;
 use super::connect::Connection;
-use super::output::{Columns, print, remark};
+use super::output::{Listing, remark};
 use super::{CliError, Context};
 use crate::event::{Root, RootError};
 use crate::handler::HandlerName;
@@ -130,23 +130,19 @@ impl Shown {
 }
 
 struct Printer {
-    json: bool,
-    columns: Columns<6>,
+    listing: Listing<6>,
     /// Positions printed.
     found: usize,
 }
 
 impl Printer {
     fn new(json: bool) -> Self {
-        let columns = Columns::new(["HANDLER", "DOMAIN", "EDITION", "ROOT", "SEQUENCE", "UPDATED_AT"]);
-        Self { json, columns, found: 0 }
+        let headings = ["HANDLER", "DOMAIN", "EDITION", "ROOT", "SEQUENCE", "UPDATED_AT"];
+        Self { listing: Listing::new(json, headings), found: 0 }
     }
 
     fn print(&mut self, positions: &[Shown]) -> Result<(), CliError> {
         self.found += positions.iter().filter(|position| position.sequence.is_some()).count();
-        if self.json {
-            return positions.iter().try_for_each(|position| print(serde_json::json!(position)));
-        }
-        self.columns.lines(positions.iter().map(Shown::cells).collect()).map_or(Ok(()), print)
+        self.listing.print(positions, Shown::cells)
     }
 }

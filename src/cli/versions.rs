@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::arguments::handler_name;
 use super::connect::Connection;
-use super::output::{Columns, print, remark};
+use super::output::{Listing, print, remark};
 use super::{CliError, Context};
 use crate::backfill::{
     CapacityPace, Job, JobStore as _, ScanProgress, Scanned, Seen, TableScan, TableSource as _, bar,
@@ -78,7 +78,8 @@ async fn list(
     let mut handlers = table.handlers().await.map_err(failed)?;
     handlers.retain(|handler| args.handler.as_ref().is_none_or(|named| named.base() == handler.base()));
     handlers.sort_by(|one, two| (one.base(), one.version()).cmp(&(two.base(), two.version())));
-    let mut columns = Columns::new(["HANDLER", "VERSION", "STATE", "PROGRESS", "FOLLOWED_AT", "MARKED", "CONFIGURED"]);
+    let mut listing =
+        Listing::new(args.json, ["HANDLER", "VERSION", "STATE", "PROGRESS", "FOLLOWED_AT", "MARKED", "CONFIGURED"]);
     for handler in &handlers {
         let read = async {
             let (job, seen) = (table.job(handler).await?, table.seen(handler).await?);
@@ -89,11 +90,7 @@ async fn list(
         let (job, seen, scanned, marked) = read.await.map_err(failed)?;
         let configured = context.config.handlers.iter().any(|named| named.name == *handler);
         let shown = Shown::new(handler, job.as_ref(), seen.as_ref(), (scanned.rows, rows), marked, configured);
-        if args.json {
-            print(serde_json::json!(shown))?;
-        } else {
-            columns.lines(vec![shown.cells()]).map_or(Ok(()), print)?;
-        }
+        listing.print(&[shown], Shown::cells)?;
     }
     if handlers.is_empty() {
         remark("no such handler has run");

@@ -9,7 +9,7 @@ use super::subscription::SUBSCRIPTIONS_MAX;
 use super::{Receiver, SubscriptionConfig};
 use crate::event::Timestamp;
 use crate::handler::{HandlerKind, HandlerName};
-use crate::lane::{OnEditionDelete, OnFailure, OnInvalid};
+use crate::lane::{OnEditionDelete, OnFailure, OnHole, OnInvalid};
 use crate::relay_table::Start;
 use crate::time::BackoffPolicy;
 
@@ -66,6 +66,8 @@ pub struct HandlerConfig {
     pub on_failure: OnFailure,
     /// What follows when a row cannot be read as an event; default: the root is parked.
     pub on_invalid: OnInvalid,
+    /// What follows when the table lacks an event though it holds later ones; default: the root is parked.
+    pub on_hole: OnHole,
     /// What follows when a diverged edition is deleted; default: its positions stay.
     pub on_edition_delete: OnEditionDelete,
 }
@@ -90,6 +92,7 @@ impl HandlerConfig {
             age: Duration::from_mins(10),
             on_failure: OnFailure::Park,
             on_invalid: OnInvalid::Park,
+            on_hole: OnHole::Park,
             on_edition_delete: OnEditionDelete::Keep,
             receiver,
         }
@@ -164,6 +167,12 @@ impl HandlerConfig {
             _ => None,
         });
         self.on_invalid = on_invalid.unwrap_or(self.on_invalid);
+        let on_hole = section.parsed("on_hole", "\"park\" or \"pass\"", |text| match text {
+            "park" => Some(OnHole::Park),
+            "pass" => Some(OnHole::Pass),
+            _ => None,
+        });
+        self.on_hole = on_hole.unwrap_or(self.on_hole);
         let on_edition_delete = section.parsed("on_edition_delete", "\"keep\" or \"purge\"", |text| match text {
             "keep" => Some(OnEditionDelete::Keep),
             "purge" => Some(OnEditionDelete::Purge),

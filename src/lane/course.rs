@@ -10,9 +10,9 @@ use std::collections::VecDeque;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::Sequencer;
+use super::{Sequencer, Subscription};
 use crate::event::{Root, Sequence};
-use crate::storage::{Mark, Standing};
+use crate::storage::{Mark, Passed, Standing};
 use crate::stream::{LaneId, RunRow, row_sequence};
 
 /// What the positions table holds for the root, as far as known.
@@ -43,8 +43,8 @@ pub(crate) struct Course {
     pub(crate) durable: Durable,
     /// Its durable mark, when it is not in its normal course.
     pub(crate) mark: Option<Box<Mark>>,
-    /// It was ordered back: what is next lies at or before the durable position, which stays until it is reached again.
-    pub(crate) rewound: bool,
+    /// Holes that were passed; an event that appears in one is no repeat.
+    pub(crate) passed: Option<Box<Passed>>,
     /// Events left out by type since the position was last written.
     pub(crate) filtered: u32,
     /// Met since the last sweep of idle courses.
@@ -81,10 +81,16 @@ pub(crate) struct Active {
     pub(crate) retry_at: Option<Instant>,
     /// Since when a gap before this sequence waits.
     pub(crate) gap: Option<(Sequence, Instant)>,
+    /// Up to where the table was asked for missing rows.
+    pub(crate) asked: Option<Sequence>,
     /// Since when the table was seen without this sequence.
     pub(crate) hole: Option<(Sequence, Instant)>,
     /// Rows that were seen were let go, or never kept: a gap before the queue is filled from the table at once.
     pub(crate) let_go: bool,
+    /// The first event that appeared in a passed hole, and is not parked for that yet.
+    pub(crate) filled: Option<Sequence>,
+    /// Rows were let go that may lie in a passed hole: those from here on are looked at in the table.
+    pub(crate) recheck: Option<Sequence>,
     /// The hole, or the row that cannot be read, that was reported.
     pub(crate) reported: Option<Sequence>,
     /// When the course last came on.
@@ -169,7 +175,7 @@ impl Course {
             sequencer: Sequencer::from_position(None),
             durable: Durable::Unknown,
             mark: None,
-            rewound: false,
+            passed: None,
             filtered: 0,
             referenced: true,
             generation: 0,
@@ -186,18 +192,26 @@ impl Course {
     pub(crate) fn stand(&mut self, standing: Standing) {
         self.durable = standing.position.map_or(Durable::Absent, Durable::At);
         let back = standing.mark.as_ref().filter(|mark| mark.rewound && Some(mark.sequence) <= standing.position);
-        self.rewound = back.is_some();
         self.sequencer = match back {
             Some(mark) => Sequencer::ordered_back(mark.sequence),
             None => Sequencer::from_position(standing.position),
         };
         self.mark = standing.mark.map(Box::new);
+        self.passed = standing.passed;
     }
 
-    /// Everything up to here is covered; past its position a root that was ordered back is in its course again.
-    pub(crate) fn cover(&mut self, through: Sequence) {
-        self.sequencer.cover(through);
-        self.rewound &= still_rewound(self.durable, self.sequencer.next());
+    /// How it stands with all that is covered so far.
+    pub(crate) fn standing(&self) -> Standing {
+        let position = self.sequencer.covered().max(self.durable.known());
+        Standing { position, mark: self.mark.as_deref().cloned(), passed: self.passed.clone() }
+    }
+
+    /// Whether it was ordered back and what is next lies at or before the durable position, which stays until it is
+    /// reached again.
+    pub(crate) fn is_rewound(&self) -> bool {
+        let next = self.sequencer.next();
+        self.mark.as_deref().is_some_and(|mark| mark.rewound)
+            && self.durable.known().is_some_and(|durable| next <= durable)
     }
 
     /// Whether a durable mark stands for all its events: they come from the table when it goes on.
@@ -205,11 +219,15 @@ impl Course {
         self.mark.is_some() && !self.active.as_deref().is_some_and(|active| active.work != Work::None)
     }
 
-    /// Up to where the root is covered for a checkpoint: by a mark, by the durable position, or, with no accepted event
+    /// Up to where the root is covered for a checkpoint: to what appeared in a passed hole, or may have; by a mark, by the durable position, or, with no accepted event
     /// unwritten, by the subscription and the start as well. None when nothing is.
     pub(crate) fn settled(&self) -> Option<Sequence> {
         if self.durable == Durable::Unknown {
             return None;
+        }
+        let filled = self.active.as_deref().and_then(|active| active.filled.or(active.recheck));
+        if let Some(filled) = filled {
+            return filled.previous();
         }
         if self.is_marked() {
             return Some(Sequence(u64::MAX));
@@ -221,9 +239,10 @@ impl Course {
     }
 }
 
-/// Whether what is next lies at or before the durable position.
-pub(crate) fn still_rewound(durable: Durable, next: Sequence) -> bool {
-    durable.known().is_some_and(|durable| next <= durable)
+/// Whether a row lies in a hole that was passed, though the handler wants it, or nobody can tell.
+pub(crate) fn fills(passed: Option<&Passed>, row: &RunRow, subscription: &Subscription) -> bool {
+    passed.is_some_and(|passed| passed.contains(row_sequence(row)))
+        && row.as_ref().map_or(true, |event| subscription.wants(event))
 }
 
 impl Active {
@@ -261,6 +280,11 @@ impl Active {
         self.queued_bytes = 0;
     }
 
+    /// An event appeared in a passed hole.
+    pub(crate) fn fill(&mut self, sequence: Sequence) {
+        self.filled = Some(self.filled.map_or(sequence, |filled| filled.min(sequence)));
+    }
+
     /// Pins a page, or merges the pin into an older one.
     pub(crate) fn pin(&mut self, pin: Pin) -> Pinned {
         if self.pins.len() >= PINS_MAX
@@ -274,14 +298,19 @@ impl Active {
         Pinned::Page
     }
 
+    /// Whether nothing is under way, and no accepted event waits for its position.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.phase == Phase::Open && self.accepted.is_none() && self.flushing.is_none()
+    }
+
     /// Whether nothing is left to do.
     pub(crate) fn is_done(&self, next: Sequence) -> bool {
-        self.phase == Phase::Open
+        self.is_at_rest()
             && self.queue.is_empty()
             && self.pins.is_empty()
-            && self.accepted.is_none()
-            && self.flushing.is_none()
             && !self.dirty
+            && self.filled.is_none()
+            && self.recheck.is_none()
             && matches!(self.work, Work::None | Work::AtEnd)
             && self.seen.is_none_or(|seen| seen < next)
     }

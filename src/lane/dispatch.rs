@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use super::course::{Durable, Phase, Why};
+use super::course::{Durable, Phase, Why, fills};
 use super::courses::Slot;
 use super::lanes::GROUPS_IN_FLIGHT_MAX;
 use super::outage::Gate;
@@ -115,6 +115,9 @@ impl Lanes {
             if !self.subscription.wants(event) {
                 continue;
             }
+            if fills(course.passed.as_deref(), row, &self.subscription) {
+                break;
+            }
             bytes += event.payload_bytes();
             if bytes > bytes_max && !(whole && events.is_empty()) {
                 break;
@@ -163,7 +166,7 @@ impl Lanes {
             info!(handler = %self.handler, "the receiver answers again");
         }
         let Some(course) = self.courses.get_mut(slot) else { return };
-        course.cover(through);
+        course.sequencer.cover(through);
         let next = course.sequencer.next();
         // What was ordered again is covered by the position already.
         let durable = course.durable.known().is_some_and(|durable| through <= durable);

@@ -125,10 +125,12 @@ impl Lanes {
         }
     }
 
-    fn durable(&mut self, slot: Slot, durable: Sequence, now: Instant) {
+    pub(crate) fn durable(&mut self, slot: Slot, durable: Sequence, now: Instant) {
         let Some(course) = self.courses.get_mut(slot) else { return };
+        // What an operator has ordered again is given, whatever the position says.
+        let rewound = course.is_rewound();
         course.durable = Durable::At(durable.max(course.durable.known().unwrap_or(durable)));
-        if course.sequencer.next() <= durable && !course.rewound {
+        if course.sequencer.next() <= durable && !rewound {
             course.sequencer.cover(durable);
         }
         let Some(active) = course.active.as_deref_mut() else { return };

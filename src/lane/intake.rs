@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use super::Lanes;
-use super::course::{Durable, Phase, Pin, Pinned, Why};
+use super::course::{Durable, Phase, Pin, Pinned, Why, fills};
 use super::courses::Slot;
 use super::lanes::LOADS_IN_FLIGHT_MAX;
 use super::preload::KnownPositions;
@@ -56,21 +56,34 @@ impl Lanes {
         }
         let next = course.sequencer.next();
         let known = course.durable != Durable::Unknown;
-        if known && run.last() < next && course.settled().is_some_and(|settled| settled >= run.last()) {
+        let filling =
+            |row: &&RunRow| row_sequence(row) < next && fills(course.passed.as_deref(), row, &self.subscription);
+        let filled = run.rows.iter().find(filling).filter(|_| known).map(row_sequence);
+        if known
+            && filled.is_none()
+            && run.last() < next
+            && course.settled().is_some_and(|settled| settled >= run.last())
+        {
             course.referenced = true;
             self.counters.duplicates(run.rows.len() as u64);
             return;
         }
-        if known && course.is_marked() {
+        let marked = known && course.is_marked();
+        if marked {
             course.referenced = true;
             self.counters.left_to_mark(run.rows.len() as u64);
-            return;
+            if filled.is_none() {
+                return;
+            }
         }
         let woken = course.active.is_none();
         let active = course.activate();
+        if let Some(filled) = filled {
+            active.fill(filled);
+        }
         let before = active.queued_bytes;
         let mut repeated = 0;
-        for row in &run.rows {
+        for row in run.rows.iter().filter(|_| !marked) {
             self.unreadable_rows = self.unreadable_rows.filter(|_| row.is_err()).map(|rows| rows.saturating_add(1));
             let covered = known && row_sequence(row) < next;
             repeated += u64::from(covered || !enqueue(active, row, share));
@@ -122,7 +135,12 @@ impl Lanes {
             // A write that was under way may have said more meanwhile than the read shows.
             standing.position = standing.position.max(course.durable.known());
             course.stand(standing);
+            if let Some(active) = course.active.as_deref_mut() {
+                // The table has the word: what was accepted beyond it is given again, and what it covers is written.
+                active.accepted = None;
+            }
             self.drop_covered(slot);
+            self.recheck_holes(slot);
             self.begin_marked(slot, now);
             self.enter(slot, Phase::Open);
             self.evaluate(slot, now);
@@ -135,12 +153,15 @@ impl Lanes {
         let next = course.sequencer.next();
         let Some(active) = course.active.as_deref_mut() else { return };
         let before = active.queued_bytes;
-        let mut dropped = 0;
+        let (mut dropped, mut filled) = (0, None);
+        let fills = |row: &RunRow| fills(course.passed.as_deref(), row, &self.subscription);
         while active.queue.front().is_some_and(|row| row_sequence(row) < next) {
-            active.dequeue();
+            let row = active.dequeue();
             dropped += 1;
+            filled = filled.or(row.filter(fills).map(|row| row_sequence(&row)));
         }
         self.queued_bytes -= before - active.queued_bytes;
+        active.filled = active.filled.into_iter().chain(filled).min();
         self.counters.duplicates(dropped);
     }
 

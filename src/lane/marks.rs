@@ -15,7 +15,7 @@ use super::course::{Durable, Phase, Why, Work};
 use super::courses::Slot;
 use super::lanes::Effect;
 use crate::event::{Root, Sequence, Timestamp};
-use crate::storage::{Mark, MarkState, Marked, Marking, Skip, Standing, StorageError};
+use crate::storage::{Mark, MarkState, Marked, Marking, Pass, Skip, Standing, StorageError};
 use crate::stream::LaneId;
 
 /// Deferred roots that are taken up at once.
@@ -65,6 +65,15 @@ pub enum MarkOrder {
         /// Its page.
         page: u64,
     },
+    /// Pass a hole of a root that stands like this.
+    Pass {
+        /// The root.
+        root: Root,
+        /// What it has covered, its mark and the holes it has passed.
+        standing: Standing,
+        /// The hole.
+        pass: Pass,
+    },
     /// Record that an event is passed.
     Skip {
         /// The root.
@@ -82,6 +91,7 @@ impl MarkOrder {
             Self::Mark { root, .. }
             | Self::Unmark { root, .. }
             | Self::Purge { root, .. }
+            | Self::Pass { root, .. }
             | Self::Skip { root, .. } => root,
         }
     }
@@ -117,7 +127,7 @@ impl Lanes {
         let due = self.courses.get(slot).is_some_and(|course| {
             let Some(mark) = course.mark.as_deref().filter(|mark| mark.rewound) else { return false };
             // Past its position it is a deferred root like any other, and must not be taken for one that is ordered back.
-            !course.rewound || course.sequencer.next().0.saturating_sub(mark.sequence.0) >= events_max
+            !course.is_rewound() || course.sequencer.next().0.saturating_sub(mark.sequence.0) >= events_max
         });
         if due {
             let reason =
@@ -128,15 +138,24 @@ impl Lanes {
     }
 
     fn mark(&mut self, slot: Slot, state: MarkState, reason: &str, now: Instant) {
+        let Some(course) = self.courses.get(slot) else { return };
+        self.mark_before(slot, (state, course.sequencer.next()), reason, now);
+    }
+
+    /// Parks a root before an event that is behind its position, perhaps.
+    pub(crate) fn park_before(&mut self, slot: Slot, sequence: Sequence, reason: &str, now: Instant) {
+        self.mark_before(slot, (MarkState::Parked, sequence), reason, now);
+    }
+
+    fn mark_before(&mut self, slot: Slot, (state, before): (MarkState, Sequence), reason: &str, now: Instant) {
         self.forget_queue(slot);
         let Some(course) = self.courses.get(slot) else { return };
         let failures = course.active.as_deref().map_or(0, |active| active.failures);
         let unset = Timestamp::from_unix_millis(0);
-        let mark = Mark::new(state, course.sequencer.next(), failures, reason, unset);
-        let mark = Mark { rewound: course.rewound, ..mark };
-        let position = course.sequencer.covered().max(course.durable.known());
-        let standing = Standing { position, mark: course.mark.as_deref().cloned() };
-        self.order(slot, MarkOrder::Mark { root: course.root.clone(), standing, mark }, now);
+        let mark = Mark::new(state, before, failures, reason, unset);
+        let mark = Mark { rewound: course.is_rewound(), ..mark };
+        let (root, standing) = (course.root.clone(), course.standing());
+        self.order(slot, MarkOrder::Mark { root, standing, mark }, now);
     }
 
     /// Passes an event that failed for good, once that is recorded.
@@ -202,6 +221,7 @@ impl Lanes {
                 self.enter(slot, Phase::Open);
                 self.evaluate(slot, now);
             }
+            (Ok(Marking::Done), MarkOrder::Pass { standing, pass, .. }) => self.passed(slot, &standing, &pass, now),
             (Ok(Marking::Done), MarkOrder::Skip { root, skip }) => {
                 self.counters.skipped(1);
                 warn!(
@@ -209,7 +229,7 @@ impl Lanes {
                     "the event was passed; it is recorded as skipped"
                 );
                 let Some(course) = self.courses.get_mut(slot) else { return };
-                course.cover(skip.sequence);
+                course.sequencer.cover(skip.sequence);
                 if let Some(active) = course.active.as_deref_mut() {
                     (active.failures, active.failing_since) = (0, None);
                 }
@@ -243,7 +263,7 @@ impl Lanes {
         }
         course.mark = Some(Box::new(mark));
         if let Some(active) = course.active.as_deref_mut() {
-            active.accepted = None;
+            (active.accepted, active.filled) = (None, None);
         }
         self.stand_still(slot, state, now);
     }
@@ -292,11 +312,7 @@ impl Lanes {
                 }
                 // It is worked off, or waits for its time.
                 Some(active) if deferred && active.phase != Phase::Marking => {}
-                Some(active)
-                    if active.phase == Phase::Open && active.accepted.is_none() && active.flushing.is_none() =>
-                {
-                    self.load_again(slot);
-                }
+                Some(active) if active.is_at_rest() => self.load_again(slot),
                 Some(_) => self.to_resume.push_back(root),
             }
         }
@@ -323,7 +339,7 @@ impl Lanes {
             Some(MarkState::Parked) => {
                 self.forget_queue(slot);
                 if let Some(active) = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut()) {
-                    active.seen = None;
+                    (active.seen, active.work) = (None, Work::None);
                 }
                 self.release_pins(slot, now);
             }

@@ -22,6 +22,7 @@ mod preload;
 mod dispatch;
 mod flush;
 mod marks;
+mod holes;
 mod purge;
 mod repair;
 mod gauges;
@@ -40,7 +41,7 @@ pub use preload::KnownPositions;
 pub use progress::Progress;
 pub use repair::{RepairOrder, Repaired};
 pub use sequencer::{Sequencer, Verdict};
-pub use settings::{LaneSettings, OnEditionDelete, OnFailure, OnInvalid, UNWRITTEN_ROOTS_ABOVE};
+pub use settings::{LaneSettings, OnEditionDelete, OnFailure, OnHole, OnInvalid, UNWRITTEN_ROOTS_ABOVE};
 pub use subscription::{Pattern, Subscription, default_editions};
 
 pub use task::{LaneOrder, LaneReport, LanesParts, LanesTask};

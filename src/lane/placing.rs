@@ -12,24 +12,23 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{error, warn};
 
-use super::course::{Phase, Why, Work, still_rewound};
+use super::course::{Phase, Why, Work, fills};
 use super::courses::Slot;
 use super::lanes::REPAIRS_IN_FLIGHT_MAX;
 use super::{Lanes, OnFailure, OnInvalid, RepairOrder, Repaired, Verdict};
 use crate::event::{Event, InvalidRow, Root, Sequence};
+use crate::storage::Hole;
 use crate::stream::{RunRow, row_sequence};
 
 /// How often the table is asked again for a missing sequence.
 pub(super) const HOLE_POLL: Duration = Duration::from_secs(1);
-
-/// What is wrong with a root that has a hole.
-const HOLE: &str = "the table has a hole: this sequence is missing though later ones exist";
 
 enum Step {
     Covered,
     Deliver,
     Repair,
     Gap,
+    Filled,
     Invalid(InvalidRow),
     Nothing,
 }
@@ -39,8 +38,15 @@ impl Lanes {
     /// deliver.
     pub(crate) fn evaluate(&mut self, slot: Slot, now: Instant) {
         loop {
+            if self.park_filled(slot, now) {
+                break;
+            }
+            if self.courses.get(slot).and_then(|course| course.active.as_deref()?.recheck).is_some() {
+                self.ask_repair(slot);
+                break;
+            }
             match self.step(slot) {
-                Step::Covered => {}
+                Step::Covered | Step::Filled => {}
                 Step::Deliver => {
                     self.enter(slot, Phase::Ready);
                     self.ready.push_back(slot);
@@ -87,6 +93,11 @@ impl Lanes {
                 self.drop_covered(slot);
                 return Step::Covered;
             }
+            // An operator has ordered the root back behind the hole.
+            Verdict::Deliver if fills(course.passed.as_deref(), front, &self.subscription) => {
+                active.fill(next);
+                return Step::Filled;
+            }
             Verdict::Deliver => {}
         }
         active.gap = None;
@@ -113,10 +124,9 @@ impl Lanes {
                 let before = active.queued_bytes;
                 active.dequeue();
                 self.queued_bytes -= before - active.queued_bytes;
+                // What is left out again is behind the position already.
+                course.filtered += u32::from(!course.is_rewound());
                 course.sequencer.cover(next);
-                // What was left out before is behind the position already.
-                course.filtered += u32::from(!course.rewound);
-                course.rewound &= still_rewound(course.durable, course.sequencer.next());
                 self.counters.filtered(1);
                 Step::Covered
             }
@@ -156,6 +166,10 @@ impl Lanes {
         let slot = self.to_repair.pop_front()?;
         let course = self.courses.get_mut(slot)?;
         let active = course.active.as_deref_mut()?;
+        if let Some(hole) = active.recheck.and_then(|from| course.passed.as_deref()?.from(from)) {
+            self.repairs_in_flight += 1;
+            return Some(RepairOrder { root: course.root.clone(), from: hole.first, to: hole.last });
+        }
         let from = course.sequencer.next();
         let queued = active.queue.front().and_then(|row| row_sequence(row).previous()).filter(|to| *to >= from);
         let to = if active.work == Work::Begun && queued.is_none() {
@@ -164,6 +178,7 @@ impl Lanes {
         } else {
             queued.or(active.seen).unwrap_or(from)
         };
+        active.asked = Some(to);
         self.repairs_in_flight += 1;
         Some(RepairOrder { root: course.root.clone(), from, to })
     }
@@ -176,6 +191,9 @@ impl Lanes {
         let Some(course) = self.courses.get_mut(slot) else { return };
         let next = course.sequencer.next();
         let Some(active) = course.active.as_deref_mut() else { return };
+        if active.recheck.is_some() {
+            return self.rechecked(slot, repaired.rows, now);
+        }
         let before = active.queued_bytes;
         for row in repaired.rows {
             let row: RunRow = row.map(Arc::new);
@@ -193,8 +211,13 @@ impl Lanes {
         active.gap = None;
         self.queued_bytes += active.queued_bytes - before;
         let first = active.queue.front().map(row_sequence);
+        // What came and was let go meanwhile is not said to be missing by a read that ended before it.
+        let shown = first.map_or(active.seen, Sequence::previous);
+        let unread = shown > active.asked;
         if first == Some(next) || ends {
             active.hole = None;
+        }
+        if first == Some(next) || ends || unread {
             self.enter(slot, Phase::Open);
             self.evaluate(slot, now);
         } else {
@@ -232,15 +255,9 @@ impl Lanes {
                 self.enter(slot, Phase::Open);
                 self.evaluate(slot, now);
             }
-            Some(_) => {
-                if active.reported.replace(next) != Some(next) {
-                    self.counters.hole();
-                    error!(
-                        handler = %self.handler, root = %course.root, sequence = %next,
-                        "{HOLE}; the root is stopped for this handler"
-                    );
-                }
-                self.stop(slot, HOLE, now);
+            Some(behind) => {
+                let last = behind.previous().unwrap_or(next);
+                self.meet_hole(slot, Hole { first: next, last }, now);
             }
         }
     }
@@ -270,7 +287,7 @@ impl Lanes {
     }
 
     /// What the table itself stops is parked, or looked at again.
-    fn stop(&mut self, slot: Slot, reason: &str, now: Instant) {
+    pub(crate) fn stop(&mut self, slot: Slot, reason: &str, now: Instant) {
         match self.settings.on_failure {
             OnFailure::Park | OnFailure::Skip => self.park(slot, reason, now),
             OnFailure::Block => self.block(slot, reason, now),

@@ -38,7 +38,7 @@ mod tests {
     #[test]
     fn absence_is_known_only_when_all_was_read() {
         let root = |id| Root::new("d", "", id).unwrap();
-        let standing = Standing { position: Some(Sequence(7)), mark: None };
+        let standing = Standing { position: Some(Sequence(7)), ..Standing::default() };
         let positions = HashMap::from([(root("1"), standing.clone())]);
         for (complete, absent) in [(true, Some(Standing::default())), (false, None)] {
             let known = KnownPositions::new(positions.clone(), complete);

@@ -7,7 +7,6 @@
 use tokio::time::Instant;
 use tracing::info;
 
-use super::course::Phase;
 use super::{Lanes, MarkOrder, OnEditionDelete, default_editions};
 use crate::event::Root;
 use crate::stream::LaneId;
@@ -52,12 +51,7 @@ impl Lanes {
                     course.activate();
                     self.courses.count_active();
                 }
-                Some(active)
-                    if active.phase == Phase::Open
-                        && !active.dirty
-                        && active.queue.is_empty()
-                        && active.accepted.is_none()
-                        && active.flushing.is_none() => {}
+                Some(active) if active.is_at_rest() && !active.dirty && active.queue.is_empty() => {}
                 Some(_) => {
                     self.removed.push_back((root, lane, page));
                     continue;

@@ -42,6 +42,8 @@ pub struct LaneSettings {
     pub on_failure: OnFailure,
     /// What follows when a row cannot be read as an event.
     pub on_invalid: OnInvalid,
+    /// What follows when the table lacks an event though it holds later ones.
+    pub on_hole: OnHole,
     /// What follows when a diverged edition is deleted from the table.
     pub on_edition_delete: OnEditionDelete,
     /// The longest time a root that waits may hold a checkpoint; then it is marked as deferred.
@@ -79,6 +81,16 @@ pub enum OnInvalid {
     Park,
     /// The row is passed, counted, logged and recorded.
     Skip,
+}
+
+/// What follows when the table lacks an event of a root, though it holds later ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnHole {
+    /// The root stops there for this handler, as at a row that cannot be read.
+    #[default]
+    Park,
+    /// The hole is passed, counted, logged and recorded; when it fills later the root parks there.
+    Pass,
 }
 
 /// What follows when the last row of a root in a diverged edition is removed.
@@ -122,6 +134,7 @@ impl Default for LaneSettings {
             age_max: Duration::from_mins(10),
             on_failure: OnFailure::Park,
             on_invalid: OnInvalid::Park,
+            on_hole: OnHole::Park,
             on_edition_delete: OnEditionDelete::Keep,
             checkpoint_hold: Duration::from_mins(1),
             queued_bytes_max: 4 << 20,

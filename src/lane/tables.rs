@@ -32,6 +32,7 @@ pub(super) async fn carry_out(parts: &LanesParts, mut order: MarkOrder) -> (Mark
                 Err(error) => Err(error),
             }
         }
+        MarkOrder::Pass { root, standing, pass } => parts.marks.pass(&parts.name, root, standing, pass).await,
         MarkOrder::Skip { root, skip } => {
             parts.marks.record_skip(&parts.name, root, skip).await.map(|()| Marking::Done)
         }

@@ -95,6 +95,7 @@ fn lane_settings(config: &HandlerConfig, relay: &RelayConfig) -> LaneSettings {
         age_max: config.age,
         on_failure: config.on_failure,
         on_invalid: config.on_invalid,
+        on_hole: config.on_hole,
         on_edition_delete: config.on_edition_delete,
         checkpoint_hold: relay.checkpoint_hold,
         ..LaneSettings::default()

@@ -18,7 +18,7 @@ use crate::event::Timestamp;
 use crate::handler::HandlerName;
 use crate::storage::StorageError;
 use crate::storage::call::{Item, text, text_of};
-use crate::storage::mark_store::order;
+use crate::storage::mark_orders::order;
 use crate::storage::transaction::{delete, put};
 
 const START: &str = "start";

@@ -9,6 +9,7 @@ use aws_sdk_dynamodb::types::ReturnConsumedCapacity;
 use crate::aws::AwsClients;
 use crate::storage::StorageError;
 use crate::storage::call::{Call, Item, text};
+use crate::storage::rows::{ItemPage, put_row, read_page, remove_row};
 use crate::time::Clock;
 
 pub(super) const PK: &str = "pk";
@@ -56,41 +57,17 @@ impl RelayTable {
 
     /// Writes one row, whatever was there.
     pub(super) async fn put(&self, item: Item) -> Result<(), StorageError> {
-        let call = self.call("PutItem", "dynamodb:PutItem");
-        let request = (self.client.put_item())
-            .table_name(&self.table)
-            .set_item(Some(item))
-            .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        let answer = call.make(request.send()).await?;
-        call.consumed(answer.consumed_capacity());
-        Ok(())
+        put_row(&self.client, &self.table, item).await
     }
 
     /// Takes one row away.
     pub(super) async fn remove(&self, pk: &str, sk: &str) -> Result<(), StorageError> {
-        let call = self.call("DeleteItem", "dynamodb:DeleteItem");
-        let request = (self.client.delete_item())
-            .table_name(&self.table)
-            .set_key(Some(keyed(pk, sk)))
-            .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        let answer = call.make(request.send()).await?;
-        call.consumed(answer.consumed_capacity());
-        Ok(())
+        remove_row(&self.client, &self.table, keyed(pk, sk)).await
     }
 
     /// Reads a page of a partition's rows, consistently, and where the next one begins.
-    pub(super) async fn page(&self, pk: &str, start: Option<Item>) -> Result<(Vec<Item>, Option<Item>), StorageError> {
-        let call = self.call("Query", "dynamodb:Query");
-        let request = (self.client.query())
-            .table_name(&self.table)
-            .consistent_read(true)
-            .key_condition_expression("pk = :pk")
-            .expression_attribute_values(":pk", text(pk))
-            .set_exclusive_start_key(start)
-            .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        let answer = call.make(request.send()).await?;
-        call.consumed(answer.consumed_capacity());
-        Ok((answer.items.unwrap_or_default(), answer.last_evaluated_key.filter(|key| !key.is_empty())))
+    pub(super) async fn page(&self, pk: &str, start: Option<Item>) -> Result<ItemPage, StorageError> {
+        read_page(&self.client, &self.table, pk, None, start).await
     }
 
     /// Reads all rows of a partition, consistently.

@@ -237,7 +237,7 @@ impl EventStore {
         }
     }
 
-    pub(super) fn write_call(&self, operation: &'static str) -> Call<'_> {
+    fn write_call(&self, operation: &'static str) -> Call<'_> {
         Call { operation, action: "dynamodb:PutItem", table: &self.table }
     }
 

@@ -8,7 +8,8 @@ use aws_sdk_dynamodb::types::ReturnConsumedCapacity;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::call::{Call, Item, binary, number, sequence_of, text, text_of};
+use super::call::{Item, binary, number, sequence_of, text, text_of};
+use super::rows::{put_row, read_page, remove_row};
 use super::{EventStore, StorageError};
 use crate::event::{ChunkKey, Chunked, Event, Root, Sequence, Timestamp, columns, cut};
 
@@ -75,32 +76,17 @@ impl EventStore {
     /// # Errors
     /// As a call failed; some may be gone.
     pub async fn remove_chunks(&self, key: &ChunkKey, last: Sequence) -> Result<(), StorageError> {
-        let call = Call { operation: "DeleteItem", action: "dynamodb:DeleteItem", table: &self.table };
-        let remove = |at: u64| async move {
-            let request = (self.client.delete_item())
-                .table_name(&self.table)
-                .key(columns::PK, text(key.to_string()))
-                .key(columns::SK, number(Sequence(at)))
-                .return_consumed_capacity(ReturnConsumedCapacity::Total);
-            let answer = call.make(request.send()).await?;
-            call.consumed(answer.consumed_capacity());
-            Ok(())
+        let pk = key.to_string();
+        let remove = |at: u64| {
+            let row = [(columns::PK.to_owned(), text(&pk)), (columns::SK.to_owned(), number(Sequence(at)))];
+            remove_row(&self.client, &self.table, row.into())
         };
         stream::iter(0..=last.0).map(remove).buffer_unordered(CALLS_AT_ONCE).try_collect().await
     }
 
     /// Writes chunks, a few at a time. What was written before one fails stays.
     pub(super) async fn put_chunks(&self, items: impl Iterator<Item = Item>) -> Result<(), StorageError> {
-        let put = |item: Item| async move {
-            let call = self.write_call("PutItem");
-            let request = (self.client.put_item())
-                .table_name(&self.table)
-                .set_item(Some(item))
-                .return_consumed_capacity(ReturnConsumedCapacity::Total);
-            let answer = call.make(request.send()).await?;
-            call.consumed(answer.consumed_capacity());
-            Ok(())
-        };
+        let put = |item| put_row(&self.client, &self.table, item);
         stream::iter(items).map(put).buffer_unordered(CALLS_AT_ONCE).try_collect().await
     }
 
@@ -117,25 +103,16 @@ impl EventStore {
             key: format!("{} {}", event.root.key(), event.sequence),
             reason,
         };
-        let call = self.query_call();
         let (mut joining, mut start) = (chunked.join(), None);
         loop {
-            let request = (self.client.query())
-                .table_name(&self.table)
-                .consistent_read(true)
-                .key_condition_expression("pk = :pk")
-                .expression_attribute_values(":pk", text(key.as_str()))
-                .set_exclusive_start_key(start)
-                .return_consumed_capacity(ReturnConsumedCapacity::Total);
-            let answer = call.make(request.send()).await?;
-            call.consumed(answer.consumed_capacity());
-            for item in answer.items() {
+            let (rows, next) = read_page(&self.client, &self.table, &key, None, start).await?;
+            for item in &rows {
                 let number = sequence_of(item, columns::SK).ok_or_else(|| unreadable("a chunk has no number"))?;
                 let chunk = item.get(columns::CHUNK).and_then(|value| value.as_b().ok());
                 let chunk = chunk.ok_or_else(|| unreadable("`chunk` of a chunk's row is missing or not binary (B)"))?;
                 joining.push(number.0, chunk.as_ref()).map_err(unreadable)?;
             }
-            start = answer.last_evaluated_key.filter(|key| !key.is_empty());
+            start = next;
             if start.is_none() {
                 return joining.finish().map_err(unreadable);
             }

@@ -6,7 +6,7 @@
 
 use async_trait::async_trait;
 
-use super::StorageError;
+use super::{Hole, Passed, StorageError};
 use crate::event::{Root, Sequence, Timestamp};
 use crate::handler::HandlerName;
 
@@ -78,6 +78,18 @@ pub struct Standing {
     pub position: Option<Sequence>,
     /// Its mark, when it is not in its normal course.
     pub mark: Option<Mark>,
+    /// The holes that the handler was made to pass; none mostly.
+    pub passed: Option<Box<Passed>>,
+}
+
+impl Standing {
+    /// The holes that are passed still when a root goes on from an event that appeared in one of them: those before it,
+    /// for what follows is given again. None when it is parked for another reason.
+    #[must_use]
+    pub fn filled(&self) -> Option<Passed> {
+        let (mark, passed) = self.mark.as_ref().zip(self.passed.as_deref())?;
+        passed.contains(mark.sequence).then(|| passed.before(mark.sequence))
+    }
 }
 
 /// The marked roots of a handler.
@@ -133,6 +145,25 @@ impl Skip {
     }
 }
 
+/// A hole that a handler is made to pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pass {
+    /// It.
+    pub hole: Hole,
+    /// All that were passed, it among them.
+    pub passed: Passed,
+    /// Why, for the record.
+    pub reason: String,
+}
+
+impl Pass {
+    /// The position behind it, of a root with this one.
+    #[must_use]
+    pub fn position(&self, before: Option<Sequence>) -> Sequence {
+        before.map_or(self.hole.last, |before| before.max(self.hole.last))
+    }
+}
+
 /// Marks roots, for the relay and for operators.
 #[async_trait]
 pub trait MarkStore: Send + Sync {
@@ -151,6 +182,17 @@ pub trait MarkStore: Send + Sync {
 
     /// Takes a root's position and mark away: the table has no row of it any more.
     async fn purge(&self, handler: &HandlerName, root: &Root) -> Result<(), StorageError>;
+
+    /// Makes a handler pass a hole of a root that stands like this: its position is set to the hole's end, or stays
+    /// where it is beyond; the hole is kept and recorded. Refused as [`MarkStore::mark`] is, or when other holes were
+    /// passed meanwhile.
+    async fn pass(
+        &self,
+        handler: &HandlerName,
+        root: &Root,
+        standing: &Standing,
+        pass: &Pass,
+    ) -> Result<Marking, StorageError>;
 
     /// Records that a handler passes an event it did not accept. The position is not touched.
     async fn record_skip(&self, handler: &HandlerName, root: &Root, skip: &Skip) -> Result<(), StorageError>;

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    Advance, Advanced, EventSource, Mark, MarkState, MarkStore, Marked, Marking, PositionStore, RowPage, Skip,
+    Advance, Advanced, EventSource, Mark, MarkState, MarkStore, Marked, Marking, Pass, PositionStore, RowPage, Skip,
     Standing, StorageError,
 };
 use crate::event::{Event, InvalidRow, Root, Row, Sequence, Timestamp};
@@ -143,10 +143,16 @@ impl MemoryPositions {
         self.with(|all| {
             all.orders += 1;
             let Some(row) = all.rows.get_mut(&(handler.clone(), root.clone())) else { return };
+            let filled = row.filled();
             let Some(mark) = &mut row.mark else { return };
             mark.state = MarkState::Deferred;
+            match (passed, filled) {
+                (true, None) => row.position = row.position.max(Some(mark.sequence)),
+                (true, Some(_)) => row.passed = row.passed.as_deref().map(|all| Box::new(all.without(mark.sequence))),
+                (false, Some(before)) => (mark.rewound, row.passed) = (true, Some(Box::new(before))),
+                (false, None) => {}
+            }
             if passed {
-                row.position = row.position.max(Some(mark.sequence));
                 mark.sequence = mark.sequence.next();
             }
         });
@@ -188,7 +194,26 @@ impl MarkStore for MemoryPositions {
             if row.position > standing.position || row.mark != standing.mark {
                 return Marking::Refused;
             }
-            *row = Standing { position: standing.position, mark: Some(mark.clone()) };
+            (row.position, row.mark) = (standing.position, Some(mark.clone()));
+            Marking::Done
+        }))
+    }
+
+    async fn pass(
+        &self,
+        handler: &HandlerName,
+        root: &Root,
+        standing: &Standing,
+        pass: &Pass,
+    ) -> Result<Marking, StorageError> {
+        Ok(self.with(|all| {
+            let row = all.rows.entry((handler.clone(), root.clone())).or_default();
+            let to = pass.position(standing.position);
+            if row.position > Some(to) || row.mark != standing.mark || row.passed != standing.passed {
+                return Marking::Refused;
+            }
+            (row.position, row.passed) = (Some(to), Some(Box::new(pass.passed.clone())));
+            all.skips.push((handler.clone(), root.clone(), Skip::new(pass.hole.first, 0, &pass.reason)));
             Marking::Done
         }))
     }

@@ -12,7 +12,8 @@ use aws_sdk_dynamodb::types::{KeysAndAttributes, ReturnConsumedCapacity};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::call::{Call, Item, sequence_of, text, text_of};
-use super::mark_store::{MARK_COLUMNS, mark_of};
+use super::mark_row::{MARK_COLUMNS, PASSED, mark_of, passed_of};
+use super::rows::remove_row;
 use super::{Advance, Advanced, LOAD_ROOTS_MAX, PositionStore, Preloaded, Standing, StorageError};
 use crate::aws::AwsClients;
 use crate::event::{Root, Sequence, Timestamp, escape, unescape};
@@ -143,18 +144,7 @@ impl DynamoPositions {
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
         let answer = call.make(request.send()).await?;
         call.consumed(answer.consumed_capacity());
-        let call = self.call("DeleteItem", "dynamodb:DeleteItem");
-        let remove = |key: &Item| {
-            let request = (self.client.delete_item())
-                .table_name(&self.table)
-                .set_key(Some(key.clone()))
-                .return_consumed_capacity(ReturnConsumedCapacity::Total);
-            async move {
-                let answer = call.make(request.send()).await?;
-                call.consumed(answer.consumed_capacity());
-                Ok(())
-            }
-        };
+        let remove = |key: &Item| remove_row(&self.client, &self.table, key.clone());
         let keys = answer.items();
         stream::iter(keys).map(remove).buffer_unordered(REMOVED_AT_ONCE).try_collect::<()>().await?;
         Ok((keys.len(), answer.last_evaluated_key.as_ref().and_then(cursor)))
@@ -208,12 +198,10 @@ impl DynamoPositions {
             (None, true) => return Err(self.unreadable(&key())),
             (position, _) => position,
         };
-        let mark = mark_of(item).map_err(|reason| StorageError::Unreadable {
-            table: self.table.clone(),
-            key: key(),
-            reason,
-        })?;
-        Ok(Standing { position, mark })
+        let unreadable = |reason| StorageError::Unreadable { table: self.table.clone(), key: key(), reason };
+        let mark = mark_of(item).map_err(unreadable)?;
+        let passed = passed_of(item).map_err(unreadable)?;
+        Ok(Standing { position, mark, passed })
     }
 
     /// The rows of these keys, asked for until all are answered.
@@ -229,7 +217,7 @@ impl DynamoPositions {
             let wanted = KeysAndAttributes::builder()
                 .set_keys(Some(open))
                 .consistent_read(true)
-                .projection_expression(format!("pk, #sequence, {}", MARK_COLUMNS.join(", ")))
+                .projection_expression(format!("pk, #sequence, {PASSED}, {}", MARK_COLUMNS.join(", ")))
                 .expression_attribute_names("#sequence", SEQUENCE)
                 .build()
                 .expect("the keys are set");

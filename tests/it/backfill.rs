@@ -26,9 +26,10 @@ async fn covered_rows(house: &House) -> u64 {
 /// Rows of one of the four segments, about.
 const SEGMENT_ROWS: u64 = 25_000;
 
-/// A life of the relay is killed when it has covered so many more of the table's 100,000 rows. The slower the positions
-/// are written, the more rows go with one write: late in a life that may be all that is left.
-const KILLED_AFTER_ROWS: u64 = 5_000;
+/// A life of the relay is killed when it has covered so many more of the table's 100,000 rows. However slowly positions
+/// are written, at most 1,500 roots wait for them (`flush_roots`, and what one page may add): coverage comes in steps of
+/// less than this.
+const KILLED_AFTER_ROWS: u64 = 10_000;
 
 fn status(home: &std::path::Path) -> Value {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_angzarr-relay"));

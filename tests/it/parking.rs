@@ -45,7 +45,7 @@ impl Tables {
     }
 
     async fn park(&self, id: &str, covered: Option<u64>, at: &Mark) -> Marking {
-        let standing = Standing { position: covered.map(Sequence), mark: self.standing(id).await.mark };
+        let standing = Standing { position: covered.map(Sequence), ..self.standing(id).await };
         self.marks.mark(&self.handler, &root(id), &standing, at).await.unwrap()
     }
 }
@@ -55,7 +55,7 @@ fn mark(sequence: u64) -> Mark {
 }
 
 fn at(position: Option<u64>, mark: Option<Mark>) -> Standing {
-    Standing { position: position.map(Sequence), mark }
+    Standing { position: position.map(Sequence), mark, passed: None }
 }
 
 async fn a_mark_and_what_is_covered_are_written_together(aws: &AwsClients, prefix: &str) {
@@ -92,7 +92,8 @@ async fn a_released_root_is_deferred_and_the_order_is_seen(aws: &AwsClients, pre
     tables.park("r", None, &mark(0)).await;
     let before = tables.marks.orders().await.unwrap();
     assert_eq!(tables.marks.marked(&tables.handler).await.unwrap(), Marked { deferred: vec![], parked: 1 });
-    let release = async || tables.marks.release(&tables.handler, &root("r"), &mark(0)).await.unwrap();
+    let parked = tables.standing("r").await;
+    let release = async || tables.marks.release(&tables.handler, &root("r"), &parked).await.unwrap();
     assert_eq!(release().await, Marking::Done);
     assert_eq!(release().await, Marking::Refused, "it is parked no longer");
     let marked = tables.marks.marked(&tables.handler).await.unwrap();
@@ -105,7 +106,8 @@ async fn a_released_root_is_deferred_and_the_order_is_seen(aws: &AwsClients, pre
 async fn a_passed_event_moves_the_position_and_is_recorded(aws: &AwsClients, prefix: &str) {
     let tables = Tables::new(aws, prefix).await;
     tables.park("r", Some(4), &mark(5)).await;
-    assert_eq!(tables.marks.skip(&tables.handler, &root("r"), &mark(5)).await.unwrap(), Marking::Done);
+    let parked = tables.standing("r").await;
+    assert_eq!(tables.marks.skip(&tables.handler, &root("r"), &parked).await.unwrap(), Marking::Done);
     let standing = tables.standing("r").await;
     assert_eq!(standing.position, Some(Sequence(5)));
     assert_eq!(standing.mark.map(|mark| (mark.state, mark.sequence)), Some((MarkState::Deferred, Sequence(6))));
@@ -123,9 +125,10 @@ async fn a_passed_event_moves_the_position_and_is_recorded(aws: &AwsClients, pre
     assert_eq!(sequences, ["5", "7"]);
     // A position that somebody moved on is not set back.
     tables.park("moved", Some(4), &mark(5)).await;
+    let parked = tables.standing("moved").await;
     let advance = Advance { root: root("moved"), from: Some(Sequence(4)), to: Sequence(9) };
     tables.positions.advance(&tables.handler, &[advance]).await.remove(0).unwrap();
-    assert_eq!(tables.marks.skip(&tables.handler, &root("moved"), &mark(5)).await.unwrap(), Marking::Refused);
+    assert_eq!(tables.marks.skip(&tables.handler, &root("moved"), &parked).await.unwrap(), Marking::Refused);
     assert_eq!(tables.standing("moved").await.position, Some(Sequence(9)));
 }
 

@@ -106,7 +106,7 @@ async fn a_row_with_marks_alone_gets_its_position(aws: &AwsClients, prefix: &str
         let marks = DynamoMarks::new(aws, &TableNames::from_prefix(prefix), Clock::system());
         assert_eq!(marks.mark(&handler, &root, &Standing::default(), &mark).await.unwrap(), Marking::Done);
         let standing = store.load(&handler, std::slice::from_ref(&root)).await.unwrap().remove(0);
-        assert_eq!(standing, Standing { position: None, mark: Some(mark) });
+        assert_eq!(standing, Standing { position: None, mark: Some(mark), passed: None });
         assert_eq!(load(&store, &handler, std::slice::from_ref(&root)).await, [None]);
         assert_eq!(advance(&store, &handler, &[to(&root, from, 1)]).await, [WRITTEN]);
         assert_eq!(advance(&store, &handler, &[to(&root, None, 1)]).await, [refused(1)]);

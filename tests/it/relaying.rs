@@ -61,6 +61,7 @@ impl House {
             name = "copy"
             kind = "sink"
             subscribe = [{{ domain = "orders" }}]
+            flush_roots = 500
             kinesis = {{ stream = "{STREAM}" }}
             "#
         );

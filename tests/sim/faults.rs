@@ -14,7 +14,7 @@ use angzarr_relay::relay_table::{
     Checkpoint, CheckpointStore, HandlerRegistry, Life, Lives, RegisteredInterest, Registration, Start, Suspect,
 };
 use angzarr_relay::storage::{
-    Advance, Advanced, EventSource, Mark, MarkStore, Marked, Marking, PositionStore, RowPage, Skip, Standing,
+    Advance, Advanced, EventSource, Mark, MarkStore, Marked, Marking, Pass, PositionStore, RowPage, Skip, Standing,
     StorageError,
 };
 use angzarr_relay::stream::{
@@ -305,6 +305,17 @@ impl MarkStore for Faulty {
     async fn purge(&self, handler: &HandlerName, root: &Root) -> Result<(), StorageError> {
         self.latency().await;
         self.world.positions.purge(handler, root).await
+    }
+
+    async fn pass(
+        &self,
+        handler: &HandlerName,
+        root: &Root,
+        standing: &Standing,
+        pass: &Pass,
+    ) -> Result<Marking, StorageError> {
+        self.latency().await;
+        self.world.positions.pass(handler, root, standing, pass).await
     }
 
     async fn record_skip(&self, handler: &HandlerName, root: &Root, skip: &Skip) -> Result<(), StorageError> {

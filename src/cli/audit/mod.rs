@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use self::shown::Shown;
 use super::arguments::handler_name;
 use super::connect::Connection;
-use super::output::{Columns, print, remark};
+use super::output::{Listing, remark};
 use super::{CliError, Context};
 use crate::audit::{Ahead, Finding, Judged, KeyScan, Open, RootKeys, judge};
 use crate::backfill::{CapacityPace, JobStore as _, ScanProgress, TableScan, TableSource as _, bar};
@@ -92,7 +92,10 @@ pub(super) async fn run(args: AuditArgs, context: Context) -> Result<(), CliErro
         marks: DynamoMarks::new(&connection.clients, &connection.tables, clock.clone()),
         events: connection.event_store(),
         clock,
-        columns: Columns::new(["HANDLER", "FINDING", "DOMAIN", "EDITION", "ROOT", "POSITION", "NEWEST", "WHAT"]),
+        listing: Listing::new(
+            args.json,
+            ["HANDLER", "FINDING", "DOMAIN", "EDITION", "ROOT", "POSITION", "NEWEST", "WHAT"],
+        ),
         args,
         audited,
         counts: Counts::default(),
@@ -165,7 +168,7 @@ struct Audit {
     clock: Clock,
     args: AuditArgs,
     audited: Vec<Audited>,
-    columns: Columns<8>,
+    listing: Listing<8>,
     counts: Counts,
 }
 
@@ -282,10 +285,7 @@ impl Audit {
     }
 
     fn print(&mut self, shown: &Shown) -> Result<(), CliError> {
-        if self.args.json {
-            return print(serde_json::json!(shown));
-        }
-        self.columns.lines(vec![shown.cells()]).map_or(Ok(()), print)
+        self.listing.print(std::slice::from_ref(shown), Shown::cells)
     }
 
     /// Lets the relay go over a root from behind its position on.

@@ -38,6 +38,13 @@ impl Shown {
                 "unexplained",
                 format!("parked before event {} without a reason; `parked release` lets it go on", mark.sequence),
             ),
+            Finding::Filled => (
+                "filled",
+                format!(
+                    "an event appeared in a hole that was passed ({}); ordered back to before it by `rewind`, the root parks there",
+                    standing.passed.as_deref().map(ToString::to_string).unwrap_or_default()
+                ),
+            ),
             Finding::Hole => (
                 "hole",
                 format!("the table has {} rows from {} to {}", keys.count, keys.first, keys.last),

@@ -165,6 +165,38 @@ fn marks_that_cannot_be_written_are_tried_again_and_nothing_passes_them() {
 }
 
 #[test]
+fn a_mark_whose_reply_is_lost_before_the_position_was_written_can_be_released() {
+    let mut rig = Rig::with(parking());
+    rig.writes = Writes::LoseReplies;
+    rig.script("bad", [Answer::Take(1), Answer::Permanent]);
+    rig.page(evs("bad", 0..2));
+    rig.hold(Kind::Load);
+    rig.millis(1_100);
+    assert_eq!((rig.held(Kind::Load), rig.position("bad")), (1, Some(0)), "the table is asked how it stands");
+    rig.writes = Writes::Work;
+    rig.release(Kind::Load);
+    rig.rest();
+    rig.release_parked("bad", false);
+    rig.rest();
+    assert_eq!((rig.of("bad"), rig.position("bad"), rig.mark("bad")), (vec![0, 1, 1, 1], Some(1), None));
+}
+
+#[test]
+fn a_root_that_parks_while_it_is_worked_off_stays_parked_though_the_reply_is_lost() {
+    let mut rig = Rig::with(parking());
+    rig.script("bad", [Answer::Permanent, Answer::Permanent]);
+    rig.page([ev("bad", 0)]);
+    rig.rest();
+    rig.writes = Writes::LoseReplies;
+    rig.release_parked("bad", false);
+    rig.rest();
+    rig.writes = Writes::Work;
+    rig.rest();
+    assert_eq!(rig.mark("bad").map(|mark| mark.state), Some(MarkState::Parked));
+    assert_eq!(rig.of("bad"), [0, 0]);
+}
+
+#[test]
 fn what_comes_while_the_mark_is_taken_away_holds_the_checkpoint_until_it_is_delivered() {
     let mut rig = Rig::with(parking());
     rig.script("bad", [Answer::Permanent]);

@@ -11,6 +11,7 @@ mod marks;
 mod operator;
 mod order;
 mod bases;
+mod holes;
 mod rows;
 mod filters;
 mod answers;

@@ -11,14 +11,26 @@ impl Rig {
         let root = root_of(root);
         let mark = self.contract.marks.get_mut(&root).expect("the root is parked");
         mark.state = MarkState::Deferred;
+        let before = mark.sequence;
+        let holes = self.contract.passed.get_mut(&root).filter(|holes| holes.contains(before));
         if pass {
-            let passed = mark.sequence;
-            mark.sequence = passed.next();
-            self.contract.skipped.insert((root.clone(), passed));
-            let position = self.contract.positions.entry(root.clone()).or_insert(passed);
-            *position = passed.max(*position);
+            mark.sequence = before.next();
+            self.contract.skipped.insert((root.clone(), before));
+            let position = self.contract.positions.entry(root.clone()).or_insert(before);
+            *position = before.max(*position);
+        } else if holes.is_some() {
+            mark.rewound = true;
         }
+        if let Some(holes) = holes {
+            *holes = if pass { holes.without(before) } else { holes.before(before) };
+        }
+        self.contract.passed.retain(|_, holes| !holes.is_empty());
         self.resume();
+    }
+
+    /// The holes of a root that were passed.
+    pub(super) fn passed(&self, root: &str) -> String {
+        self.contract.passed.get(&root_of(root)).map(ToString::to_string).unwrap_or_default()
     }
 
     /// What an operator does who orders a root back.

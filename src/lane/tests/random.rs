@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::rig::{Answer, Kind, LANE, OTHER, Rig, Spec, Writes, ev, settings, types};
 use crate::event::Timestamp;
 use crate::handler::GroupLimits;
-use crate::lane::{LaneSettings, OnFailure, Subscription};
+use crate::lane::{LaneSettings, OnFailure, OnHole, Subscription};
 use crate::storage::MarkState;
 
 const ROOTS: [&str; 5] = ["a", "b", "c", "d", "e"];
@@ -26,6 +26,10 @@ enum Step {
         skip: usize,
         again: bool,
     },
+    /// So many events of a root are missing though later ones follow; perhaps they are written much later.
+    Withhold(usize, u64),
+    /// What is missing of a root is written.
+    Fill(usize),
     /// Records are never shown.
     Drop(usize),
     /// What the handler answers from now on.
@@ -61,6 +65,8 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (any::<bool>(), 1usize..8, 0usize..3, any::<bool>())
             .prop_map(|(other, count, skip, again)| Step::Show { other, count, skip, again }),
         1 => (0usize..20).prop_map(Step::Drop),
+        1 => (root.clone(), 1u64..4).prop_map(|(root, count)| Step::Withhold(root, count)),
+        1 => root.clone().prop_map(Step::Fill),
         1 => answer().prop_map(Step::Answer),
         3 => (root.clone(), answer()).prop_map(|(root, answer)| Step::Once(root, answer)),
         1 => writes.prop_map(Step::Writes),
@@ -80,20 +86,35 @@ struct World {
     rig: Rig,
     next: [u64; ROOTS.len()],
     unshown: Vec<Spec>,
+    withheld: Vec<(usize, Spec)>,
     created_at: i64,
 }
 
 impl World {
+    fn event(&mut self, root: usize) -> Spec {
+        let sequence = self.next[root];
+        self.next[root] += 1;
+        self.created_at += 10;
+        let kind = TYPES[usize::from(sequence % 4 == 1)];
+        ev(ROOTS[root], sequence).of(kind).at(self.created_at).sized(50)
+    }
+
     fn append(&mut self, root: usize, count: u64) {
         for _ in 0..count {
-            let sequence = self.next[root];
-            self.next[root] += 1;
-            self.created_at += 10;
-            let kind = TYPES[usize::from(sequence % 4 == 1)];
-            let event = ev(ROOTS[root], sequence).of(kind).at(self.created_at).sized(50);
+            let event = self.event(root);
             self.rig.write([event.clone()]);
             self.unshown.push(event);
         }
+    }
+
+    /// What is missing of a root is written, and will be shown.
+    fn fill(&mut self, of: usize) {
+        let (filled, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.withheld).into_iter().partition(|(root, _)| *root == of);
+        self.withheld = rest;
+        let filled: Vec<Spec> = filled.into_iter().map(|(_, event)| event).collect();
+        self.rig.write(&filled);
+        self.unshown.extend(filled);
     }
 
     fn step(&mut self, step: &Step) {
@@ -107,15 +128,26 @@ impl World {
                 self.rig.show(if other { OTHER } else { LANE }, shown, false);
                 self.rig.run();
             }
+            // Before its base a root has no hole.
+            Step::Withhold(root, count) if self.rig.contract.base(&super::rig::root_of(ROOTS[root])).is_some() => {
+                for _ in 0..count {
+                    let event = self.event(root);
+                    self.withheld.push((root, event));
+                }
+            }
+            Step::Fill(root) => self.fill(root),
             Step::Drop(at) if at < self.unshown.len() => drop(self.unshown.remove(at)),
-            Step::Drop(_) => {}
+            Step::Withhold(..) | Step::Drop(_) => {}
             Step::Answer(answer) => self.rig.everybody = answer,
             Step::Once(root, answer) => self.rig.script(ROOTS[root], [answer]),
             Step::Writes(writes) => self.rig.writes = writes,
             Step::Hold(kind) => self.rig.hold(KINDS[kind]),
             Step::Release(kind) => self.rig.release(KINDS[kind]),
             Step::Elsewhere(root) => {
-                // Another replica accepted and wrote one more than is known here.
+                // Another replica accepted and wrote one more than is known here; what is not there it did not.
+                if self.withheld.iter().any(|(of, _)| *of == root) {
+                    return;
+                }
                 let of = super::rig::root_of(ROOTS[root]);
                 let Some(base) = self.rig.contract.base(&of) else { return };
                 let accepted = self.rig.contract.accepted.get(&of).map(|through| through.0 + 1);
@@ -144,6 +176,7 @@ impl World {
         }
         // One more event of each root, shown: whatever was never streamed is found behind it.
         for root in 0..ROOTS.len() {
+            self.fill(root);
             self.append(root, 1);
         }
         let rest: Vec<_> = self.unshown.drain(..).collect();
@@ -183,6 +216,7 @@ proptest! {
         small in any::<bool>(),
         grouped in any::<bool>(),
         patience in 0..3,
+        passes_holes in any::<bool>(),
     ) {
         let limits = if grouped {
             GroupLimits { roots: 3, events_per_root: 4, bytes_per_root: 300, bytes: 500, ..GroupLimits::default() }
@@ -198,13 +232,14 @@ proptest! {
             limits,
             on_failure: if patience == 0 { OnFailure::Park } else { OnFailure::Block },
             attempts_max: 3,
+            on_hole: if passes_holes { OnHole::Pass } else { OnHole::Park },
             checkpoint_hold: if patience == 1 { Duration::from_secs(1) } else { Duration::from_hours(24) },
             ..LaneSettings::default()
         };
         let subscription = if some_types { types(&TYPES[..1]) } else { Subscription::everything() };
         let mut rig = Rig::subscribed(settings, subscription);
         rig.open(OTHER);
-        let mut world = World { rig, next: [0; ROOTS.len()], unshown: Vec::new(), created_at: 0 };
+        let mut world = World { rig, next: [0; ROOTS.len()], unshown: Vec::new(), withheld: Vec::new(), created_at: 0 };
         for step in &steps {
             world.step(step);
         }
@@ -216,7 +251,7 @@ proptest! {
     fn a_stop_at_any_moment_leaves_what_the_next_life_needs(steps in proptest::collection::vec(step(), 1..60)) {
         let mut rig = Rig::with(settings());
         rig.open(OTHER);
-        let mut world = World { rig, next: [0; ROOTS.len()], unshown: Vec::new(), created_at: 0 };
+        let mut world = World { rig, next: [0; ROOTS.len()], unshown: Vec::new(), withheld: Vec::new(), created_at: 0 };
         for step in &steps {
             world.step(step);
         }

@@ -330,6 +330,7 @@ impl Rig {
             Effect::Mark(MarkOrder::Mark { root, standing: Standing { position: Some(covered), .. }, .. }) => {
                 self.contract.covers(root, *covered);
             }
+            Effect::Mark(MarkOrder::Pass { root, standing, pass }) => self.contract.passes(root, standing, pass),
             Effect::Mark(_) => {}
             Effect::Checkpoint(lane, checkpoint) => {
                 self.contract.checks(*lane, checkpoint);
@@ -352,7 +353,8 @@ impl Rig {
                         let position = self.contract.positions.get(&root).copied();
                         self.tell(&root, position);
                         let mark = self.contract.marks.get(&root).cloned();
-                        (root, Standing { position, mark })
+                        let passed = self.contract.passed.get(&root).cloned().map(Box::new);
+                        (root, Standing { position, mark, passed })
                     })
                     .collect();
                 self.lanes.loaded(found, self.now);
@@ -419,6 +421,20 @@ impl Rig {
                 contract.positions.remove(root);
                 contract.told.remove(root);
                 contract.accepted.remove(root);
+            }
+            MarkOrder::Pass { root, standing, pass } => {
+                let (before, to) = (contract.positions.get(root), pass.position(standing.position));
+                if before > Some(&to)
+                    || contract.marks.get(root) != standing.mark.as_ref()
+                    || contract.passed.get(root) != standing.passed.as_deref()
+                {
+                    return Ok(Marking::Refused);
+                }
+                contract.positions.insert(root.clone(), to);
+                contract.passed.insert(root.clone(), pass.passed.clone());
+                if self.writes == Writes::Work {
+                    self.tell(root, Some(to));
+                }
             }
             MarkOrder::Skip { root, skip } => {
                 contract.skipped.insert((root.clone(), skip.sequence));

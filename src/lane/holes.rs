@@ -1,0 +1,112 @@
+//! Holes that a handler is made to pass (`on_hole = "pass"`), and what appears in one later.
+//!
+//! A hole is kept on the position row before anything behind it is delivered. An event that appears in one was never
+//! given to the handler, though its position is behind it: the root parks there, and `parked release` gives it with
+//! what follows. Invariant: such an event is never taken for a repeat, and its page stays pinned until the mark stands.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tracing::{error, warn};
+
+use super::course::{Phase, fills};
+use super::courses::Slot;
+use super::{Lanes, MarkOrder, OnHole};
+use crate::event::{Row, Sequence};
+use crate::storage::{Hole, MarkState, Pass, Standing};
+use crate::stream::row_sequence;
+
+/// What is wrong with a root that has a hole.
+const HOLE: &str = "the table has a hole: this sequence is missing though later ones exist";
+
+/// ... and with one that has too many to pass.
+const TOO_MANY: &str = "the table has a hole, and more of them were passed for this root than are kept";
+
+/// Why a root is parked before an event that appeared in a hole.
+const FILLED: &str = "the event appeared in a hole that was passed: `parked release` gives it, and what follows it again; `parked skip` leaves it out";
+
+impl Lanes {
+    /// The table holds events behind the hole, and none in it.
+    pub(crate) fn meet_hole(&mut self, slot: Slot, hole: Hole, now: Instant) {
+        let on_hole = self.settings.on_hole;
+        let Some(course) = self.courses.get_mut(slot) else { return };
+        let Some(active) = course.active.as_deref_mut() else { return };
+        if active.reported.replace(hole.first) != Some(hole.first) {
+            self.counters.hole();
+            if on_hole == OnHole::Park {
+                error!(
+                    handler = %self.handler, root = %course.root, sequence = %hole.first,
+                    "{HOLE}; the root is stopped for this handler"
+                );
+            }
+        }
+        let Some(passed) = course.passed.as_deref().cloned().unwrap_or_default().with(hole) else {
+            return self.stop(slot, TOO_MANY, now);
+        };
+        match on_hole {
+            OnHole::Park => self.stop(slot, HOLE, now),
+            OnHole::Pass => {
+                let reason = format!("the table has a hole: {hole} missing though later ones exist");
+                let (root, standing) = (course.root.clone(), course.standing());
+                self.order(slot, MarkOrder::Pass { root, standing, pass: Pass { hole, passed, reason } }, now);
+            }
+        }
+    }
+
+    /// A hole is passed, durably.
+    pub(crate) fn passed(&mut self, slot: Slot, standing: &Standing, pass: &Pass, now: Instant) {
+        let Some(course) = self.courses.get_mut(slot) else { return };
+        warn!(
+            handler = %self.handler, root = %course.root, hole = %pass.hole,
+            "the table has a hole; it is passed and recorded, and the root parks should it fill"
+        );
+        course.passed = Some(Box::new(pass.passed.clone()));
+        course.sequencer.cover(pass.hole.last);
+        if let Some(active) = course.active.as_deref_mut() {
+            active.hole = None;
+            active.recheck = active.let_go.then_some(pass.hole.first);
+        }
+        self.enter(slot, Phase::Open);
+        self.durable(slot, pass.position(standing.position), now);
+        self.evaluate(slot, now);
+    }
+
+    /// Parks a root before the first event that appeared in a passed hole; false when there is none.
+    pub(crate) fn park_filled(&mut self, slot: Slot, now: Instant) -> bool {
+        let Some(course) = self.courses.get_mut(slot) else { return false };
+        let Some(active) = course.active.as_deref_mut() else { return false };
+        let Some(filled) = active.filled else { return false };
+        let known = |sequence: Sequence| course.passed.as_deref().is_some_and(|passed| passed.contains(sequence));
+        let parked = course.mark.as_deref().filter(|mark| mark.state == MarkState::Parked);
+        // Released, a parked root is given all from its mark on.
+        if parked.is_some_and(|mark| mark.sequence <= filled) || !known(filled) {
+            active.filled = None;
+            return false;
+        }
+        self.park_before(slot, filled, FILLED, now);
+        true
+    }
+    /// Looks at the passed holes of a root that has let rows go: they may lie in one.
+    pub(crate) fn recheck_holes(&mut self, slot: Slot) {
+        let Some(course) = self.courses.get_mut(slot) else { return };
+        let first = course.passed.as_deref().and_then(|passed| passed.from(Sequence::FIRST));
+        let Some(active) = course.active.as_deref_mut().filter(|active| active.let_go) else { return };
+        active.recheck = first.map(|hole| hole.first);
+    }
+
+    /// The rows of the hole that was looked at.
+    pub(crate) fn rechecked(&mut self, slot: Slot, rows: Vec<Row>, now: Instant) {
+        let Some(course) = self.courses.get_mut(slot) else { return };
+        let (passed, Some(active)) = (course.passed.as_deref(), course.active.as_deref_mut()) else { return };
+        let Some(from) = active.recheck.take() else { return };
+        let rows = rows.into_iter().map(|row| row.map(Arc::new));
+        active.filled =
+            rows.into_iter().find(|row| fills(passed, row, &self.subscription)).map(|row| row_sequence(&row));
+        if active.filled.is_none() {
+            let behind = passed.and_then(|passed| passed.from(passed.from(from)?.last.next()));
+            active.recheck = behind.map(|hole| hole.first);
+        }
+        self.enter(slot, Phase::Open);
+        self.evaluate(slot, now);
+    }
+}
