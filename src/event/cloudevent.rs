@@ -3,9 +3,12 @@
 //! `id` is stable across redeliveries, so a receiver can drop what it has seen by `source` + `id`; `sequence` is
 //! zero-padded because the extension orders as text.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::encoded_len;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value};
 
@@ -64,32 +67,83 @@ fn attributes(event: &Event) -> Map<String, Value> {
 /// The event as the bytes of a CloudEvents JSON object, on one line.
 #[must_use]
 pub fn cloudevent_bytes(event: &Event) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    write_cloudevent(event, &mut bytes);
-    bytes
-}
-
-/// Appends the event as a CloudEvents JSON object, on one line. The payload is encoded in its place: of a large one there
-/// is one copy.
-pub fn write_cloudevent(event: &Event, bytes: &mut Vec<u8>) {
-    // An object of texts: it never ends in anything but its brace.
-    let text = Value::Object(attributes(event)).to_string();
-    let text = text.strip_suffix('}').unwrap_or(&text);
-    let encoded = encoded_len(event.payload.len(), true).unwrap_or_default();
-    // With room for what stands between events: else that would double the buffer.
-    bytes.reserve_exact(text.len() + PAYLOAD_NAME.len() + encoded + PAYLOAD_END.len() + 2);
-    bytes.extend_from_slice(text.as_bytes());
-    bytes.extend_from_slice(PAYLOAD_NAME);
+    let mut bytes = head(event).into_bytes();
+    bytes.reserve_exact(encoded_bytes(event) + PAYLOAD_END.len());
     let begin = bytes.len();
-    bytes.resize(begin + encoded, 0);
+    bytes.resize(begin + encoded_bytes(event), 0);
     // It fits: its length was computed by the same rule.
     let written = STANDARD.encode_slice(&event.payload, &mut bytes[begin..]).unwrap_or_default();
     bytes.truncate(begin + written);
     bytes.extend_from_slice(PAYLOAD_END);
+    bytes
 }
 
-/// What stands before and behind the encoded payload.
-const PAYLOAD_NAME: &[u8] = b",\"data_base64\":\"";
+/// Bytes of a payload that are encoded at a time: a multiple of three, so that the parts join without padding.
+const PIECE_BYTES: usize = 48 << 10;
+
+/// An event as the bytes of a CloudEvents JSON object, on one line, piece by piece: a large payload is encoded as it is
+/// taken, so there is never a copy of all of it.
+#[derive(Debug)]
+pub struct CloudEventPieces {
+    event: Arc<Event>,
+    next: Option<Piece>,
+}
+
+#[derive(Debug)]
+enum Piece {
+    /// All of it, when that is little; else what stands before the payload.
+    First,
+    /// The payload from here on.
+    Payload(usize),
+}
+
+impl CloudEventPieces {
+    /// The pieces of an event.
+    #[must_use]
+    pub fn new(event: Arc<Event>) -> Self {
+        Self { event, next: Some(Piece::First) }
+    }
+
+    /// How many bytes all of them have together.
+    #[must_use]
+    pub fn total_bytes(&self) -> usize {
+        head(&self.event).len() + encoded_bytes(&self.event) + PAYLOAD_END.len()
+    }
+}
+
+impl Iterator for CloudEventPieces {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        let payload = &self.event.payload;
+        Some(match self.next.take()? {
+            Piece::First if payload.len() <= PIECE_BYTES => cloudevent_bytes(&self.event).into(),
+            Piece::First => {
+                self.next = Some(Piece::Payload(0));
+                head(&self.event).into()
+            }
+            Piece::Payload(at) if at >= payload.len() => PAYLOAD_END.into(),
+            Piece::Payload(at) => {
+                let end = payload.len().min(at + PIECE_BYTES);
+                self.next = Some(Piece::Payload(end));
+                STANDARD.encode(&payload[at..end]).into()
+            }
+        })
+    }
+}
+
+fn encoded_bytes(event: &Event) -> usize {
+    encoded_len(event.payload.len(), true).unwrap_or_default()
+}
+
+/// All that stands before the encoded payload.
+fn head(event: &Event) -> String {
+    // An object of texts: it never ends in anything but its brace.
+    let text = Value::Object(attributes(event)).to_string();
+    format!("{},\"data_base64\":\"", text.strip_suffix('}').unwrap_or(&text))
+}
+
+/// What stands behind it.
 const PAYLOAD_END: &[u8] = b"\"}";
 
 #[cfg(test)]
@@ -124,5 +178,29 @@ mod tests {
         let bytes = cloudevent_bytes(&event);
         assert!(!bytes.contains(&b'\n'));
         assert_eq!(serde_json::from_slice::<Value>(&bytes).unwrap(), expected);
+    }
+
+    #[test]
+    fn pieces_are_the_same_bytes() {
+        for payload_bytes in [0, 1, PIECE_BYTES, PIECE_BYTES + 1, 2 * PIECE_BYTES, 3 * PIECE_BYTES + 2] {
+            let event = Event {
+                root: Root::new("orders", "angzarr", "a/1").unwrap(),
+                sequence: Sequence(42),
+                event_type: "OrderPlaced".into(),
+                payload: (0..=255).cycle().take(payload_bytes).collect::<Vec<u8>>().into(),
+                chunked: None,
+                correlation_id: None,
+                created_at: Timestamp::parse("2026-01-31T12:00:00Z").unwrap(),
+            };
+            let whole = cloudevent_bytes(&event);
+            let pieces = CloudEventPieces::new(Arc::new(event));
+            assert_eq!(pieces.total_bytes(), whole.len());
+            let mut joined = Vec::new();
+            for piece in pieces {
+                assert!(piece.len() <= PIECE_BYTES * 4 / 3 + 1000);
+                joined.extend_from_slice(&piece);
+            }
+            assert!(joined == whole, "{payload_bytes}");
+        }
     }
 }

@@ -13,7 +13,7 @@ mod timestamp;
 
 pub use chunk::{ChunkKey, Chunked, Joining, PAYLOAD_BYTES_MAX, cut};
 pub use cloudevent::{
-    CLOUDEVENTS_CONTENT_TYPE, cloudevent_bytes, cloudevent_id, cloudevent_json, cloudevent_reference, write_cloudevent,
+    CLOUDEVENTS_CONTENT_TYPE, CloudEventPieces, cloudevent_bytes, cloudevent_id, cloudevent_json, cloudevent_reference,
 };
 pub use record::Event;
 pub use root::{Root, RootError, escape, unescape};

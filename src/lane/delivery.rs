@@ -17,8 +17,16 @@ use super::tables::until_done;
 use crate::handler::{Accepted, Handler, HandlerError, RootBatch};
 use crate::relay_table::Suspect;
 
-/// What a call brought, and how long it took.
-pub(super) type Delivered = (Vec<(RootBatch, Result<Accepted, HandlerError>)>, Duration);
+/// What a call brought.
+#[derive(Default)]
+pub(super) struct Delivered {
+    /// What the handler answered.
+    pub(super) answers: Vec<(RootBatch, Result<Accepted, HandlerError>)>,
+    /// What it could not be given, and why.
+    pub(super) broken: Vec<(RootBatch, HandlerError)>,
+    /// How long it took to answer.
+    pub(super) took: Duration,
+}
 
 /// Notes the event, alone in its group, and calls the handler: should the process end meanwhile, the note says with what.
 /// One event of the whole process is noted at a time, as long as none of them takes long: else nobody could tell which of
@@ -49,18 +57,16 @@ fn suspect(parts: &LanesParts, group: &[RootBatch]) -> Option<Suspect> {
 pub(super) async fn deliver(parts: Arc<LanesParts>, group: Vec<RootBatch>, began: Instant) -> Delivered {
     let Some(whole) = put_together(&parts, &group).await else { return call(&parts, group, began).await };
     let given: Vec<RootBatch> = whole.batches.iter().filter_map(|batch| batch.as_ref().ok().cloned()).collect();
-    let began = Instant::now();
-    let (mut answers, took) = if given.is_empty() {
-        (Vec::new().into_iter(), Duration::ZERO)
-    } else {
-        let (answers, took) = call(&parts, given, began).await;
-        (answers.into_iter(), took)
-    };
-    let answered = group.into_iter().zip(whole.batches).filter_map(|(batch, whole)| match whole {
-        Ok(_) => answers.next().map(|(_, answer)| (batch, answer)),
-        Err(broken) => Some((batch, Err(broken))),
-    });
-    (answered.collect(), took)
+    let called = if given.is_empty() { Delivered::default() } else { call(&parts, given, Instant::now()).await };
+    let mut answers = called.answers.into_iter();
+    let mut delivered = Delivered { took: called.took, ..Delivered::default() };
+    for (batch, whole) in group.into_iter().zip(whole.batches) {
+        match whole {
+            Ok(_) => delivered.answers.extend(answers.next().map(|(_, answer)| (batch, answer))),
+            Err(broken) => delivered.broken.push((batch, broken)),
+        }
+    }
+    delivered
 }
 
 /// Calls the handler, and counts the time from `began`.
@@ -80,7 +86,8 @@ async fn call(parts: &LanesParts, group: Vec<RootBatch>, began: Instant) -> Deli
         Err(_elapsed) => same(&group, || HandlerError::retry(format!("the handler took longer than {limit:?}"))),
     };
     let missing = std::iter::repeat_with(|| Err(HandlerError::retry("the handler did not answer for this root")));
-    (group.into_iter().zip(answers.into_iter().chain(missing)).collect(), began.elapsed())
+    let answers = group.into_iter().zip(answers.into_iter().chain(missing)).collect();
+    Delivered { answers, broken: Vec::new(), took: began.elapsed() }
 }
 
 async fn answers(handler: &dyn Handler, group: &[RootBatch]) -> Vec<Result<Accepted, HandlerError>> {

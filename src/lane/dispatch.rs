@@ -236,10 +236,33 @@ impl Lanes {
         let (age, others_succeed) = (self.outage.age(since, now), self.outage.answered_since(since));
         let failing = Failing { failures, age, outage, others_succeed };
         let decision = decide(error, failing, &self.settings, &self.random);
-        let first = batch.events.first().map(|event| event.sequence.0);
         if decision != Decision::Halt {
             (active.failures, active.failing_since) = (failures, Some(since));
         }
+        self.follow(slot, batch, error, decision, now);
+    }
+
+    /// Takes what the handler could not be given: its first event is broken in the table. It says nothing of the receiver.
+    pub fn not_deliverable(&mut self, broken: Vec<(RootBatch, HandlerError)>, now: Instant) {
+        for (mut batch, error) in broken {
+            self.roots_in_flight = self.roots_in_flight.saturating_sub(1);
+            let Some(slot) = self.courses.find(&batch.root) else { continue };
+            self.outage.not_asked(slot);
+            self.counters.failed("permanent", 1);
+            let Some(active) = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut()) else {
+                continue;
+            };
+            active.failures += 1;
+            active.failing_since.get_or_insert(now);
+            batch.events.truncate(1);
+            self.follow(slot, &batch, &error, Decision::GiveUp(self.settings.on_failure), now);
+        }
+    }
+
+    /// What was decided about a batch that was not accepted.
+    fn follow(&mut self, slot: Slot, batch: &RootBatch, error: &HandlerError, decision: Decision, now: Instant) {
+        let Some(active) = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut()) else { return };
+        let (failures, first) = (active.failures, batch.events.first().map(|event| event.sequence.0));
         match decision {
             Decision::Halt => {
                 self.enter(slot, Phase::Ready);

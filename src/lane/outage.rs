@@ -73,6 +73,13 @@ impl Outage {
         }
     }
 
+    /// A root was not handed over after all: if it was to be the probe, another one is.
+    pub(crate) fn not_asked(&mut self, root: usize) {
+        if let Some(down) = self.down.as_mut().filter(|down| down.probe == Some(root)) {
+            down.probe = None;
+        }
+    }
+
     /// Whether a root failed since the receiver last answered.
     pub(crate) fn suspects(&self, root: usize) -> bool {
         self.failing.contains(&root)
@@ -177,6 +184,18 @@ mod tests {
         assert!(waits[0] <= PROBES.initial && waits[9] >= PROBES.max / 2, "{waits:?}");
         assert!(outage.answered(now));
         assert_eq!(outage.gate(now), Gate::Open);
+    }
+
+    #[test]
+    fn a_probe_that_was_not_handed_over_says_nothing() {
+        let (mut outage, now) = (outage(), Instant::now());
+        outage.unavailable(1, now, None);
+        let later = now + PROBES.initial;
+        outage.probing(2);
+        outage.not_asked(1);
+        assert_eq!(outage.gate(later), Gate::Closed(None), "another root's");
+        outage.not_asked(2);
+        assert_eq!((outage.gate(later), outage.is_down()), (Gate::Probe, true));
     }
 
     #[test]

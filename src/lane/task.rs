@@ -345,7 +345,7 @@ impl LanesTask {
             self.tasks_owed -= 1;
         } else {
             let delivered = (&mut delivery).now_or_never();
-            let held = delivered.as_ref().map_or_else(|| began.elapsed(), |(_, took)| *took);
+            let held = delivered.as_ref().map_or_else(|| began.elapsed(), |delivered| delivered.took);
             if held > INLINE_MAX {
                 self.tasks_owed = TASKS_AFTER_SLOW;
             }
@@ -363,10 +363,11 @@ impl LanesTask {
         }
     }
 
-    fn take_delivered(&mut self, (answers, took): Delivered, now: Instant) {
+    fn take_delivered(&mut self, Delivered { answers, broken, took }: Delivered, now: Instant) {
         let taken = answers.iter().filter_map(|(_, answer)| answer.as_ref().ok()).map(|accepted| accepted.events);
         self.progress.delivered(taken.sum());
         self.lanes.delivered(answers, took, now);
+        self.lanes.not_deliverable(broken, now);
     }
 
     fn take_job(&mut self, done: Result<Done, JoinError>) {

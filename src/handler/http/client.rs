@@ -18,6 +18,7 @@ use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::Answer;
+use super::body::EventsBody;
 use super::settings::Target;
 use crate::handler::HandlerError;
 
@@ -62,7 +63,7 @@ impl Client {
         target: &Target,
         content_type: &'static str,
         headers: &[(HeaderName, HeaderValue)],
-        body: Vec<u8>,
+        body: EventsBody,
     ) -> Result<Answer, HandlerError> {
         let request = request(target, content_type, headers, body).map_err(|source| HandlerError::Unavailable {
             reason: format!("no request to {} can be made with the configured headers", target.shown),
@@ -95,12 +96,13 @@ fn request(
     target: &Target,
     content_type: &'static str,
     headers: &[(HeaderName, HeaderValue)],
-    body: Vec<u8>,
+    body: EventsBody,
 ) -> Result<HttpRequest, Box<dyn Error + Send + Sync>> {
     let mut request = Request::post(target.uri.clone())
         .header(header::CONTENT_TYPE, content_type)
         .header(header::USER_AGENT, concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
-        .body(SdkBody::from(body))?;
+        .header(header::CONTENT_LENGTH, body.bytes_left())
+        .body(SdkBody::from_body_1_x(body))?;
     for (name, value) in headers {
         request.headers_mut().insert(name.clone(), value.clone());
     }

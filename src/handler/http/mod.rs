@@ -10,6 +10,7 @@
 mod settings;
 mod client;
 mod answer;
+mod body;
 mod sink;
 #[cfg(test)]
 mod tests;

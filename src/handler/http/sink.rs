@@ -9,9 +9,10 @@ use async_trait::async_trait;
 use http::{HeaderName, HeaderValue};
 
 use super::answer::judge;
+use super::body::EventsBody;
 use super::client::Client;
 use super::settings::{HeaderValueError, Headers, HttpBatch, HttpSettings, HttpSettingsError, Target};
-use crate::event::{CLOUDEVENTS_CONTENT_TYPE, Event, cloudevent_bytes, write_cloudevent};
+use crate::event::{CLOUDEVENTS_CONTENT_TYPE, Event};
 use crate::handler::{Accepted, GroupLimits, Handler, HandlerError, RootBatch};
 use crate::time::Clock;
 
@@ -68,22 +69,11 @@ impl HttpHandler {
         events: &[std::sync::Arc<Event>],
         headers: &[(HeaderName, HeaderValue)],
     ) -> Result<(), HandlerError> {
-        let (content_type, body) = match self.batch {
-            HttpBatch::Single => {
-                (CLOUDEVENTS_CONTENT_TYPE, events.first().map(|event| cloudevent_bytes(event)).unwrap_or_default())
-            }
-            HttpBatch::CloudEventsBatch => {
-                let mut array = vec![b'['];
-                for (index, event) in events.iter().enumerate() {
-                    if index > 0 {
-                        array.push(b',');
-                    }
-                    write_cloudevent(event, &mut array);
-                }
-                array.push(b']');
-                (BATCH_CONTENT_TYPE, array)
-            }
+        let content_type = match self.batch {
+            HttpBatch::Single => CLOUDEVENTS_CONTENT_TYPE,
+            HttpBatch::CloudEventsBatch => BATCH_CONTENT_TYPE,
         };
+        let body = EventsBody::new(self.batch, events);
         let answer = self.client.post(&self.target, content_type, headers, body).await?;
         judge(&answer, &self.target.shown, self.clock.now())
     }

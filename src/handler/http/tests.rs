@@ -97,6 +97,23 @@ async fn posts_one_cloudevent_a_request_over_one_connection() {
 }
 
 #[tokio::test]
+async fn large_payloads_are_sent_piece_by_piece_with_their_length() {
+    for batched in [HttpBatch::Single, HttpBatch::CloudEventsBatch] {
+        let server = Server::answering("202 Accepted").await;
+        let handler = HttpHandler::new(&HttpSettings { batch: batched, ..HttpSettings::new(&server.url) }).unwrap();
+        let mut large = batch("a", 0..3);
+        for event in &mut large.events {
+            Arc::make_mut(event).payload = vec![7; 1_000_001].into();
+        }
+        assert_eq!(handler.deliver(&large).await.unwrap(), Accepted { events: 3 });
+        let bodies = server.received().into_iter().map(|request| request.body);
+        let events: Vec<_> = bodies.flat_map(|body| body.as_array().cloned().unwrap_or_else(|| vec![body])).collect();
+        let expected: Vec<_> = large.events.iter().map(|event| crate::event::cloudevent_json(event)).collect();
+        assert!(events == expected, "{batched:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_later_failure_leaves_the_prefix_accepted() {
     let server = Server::start(|event| {
         let refused = event["id"] == "orders:angzarr:a:2";

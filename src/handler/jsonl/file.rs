@@ -5,12 +5,21 @@
 //! anything follows it; a complete line is never touched.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
-/// The longest torn line that is taken off. An event's line has about 600 KB at most: what is longer is no file of
-/// ours.
-const TORN_BYTES_MAX: u64 = 4 << 20;
+use bytes::Bytes;
+
+use crate::event::PAYLOAD_BYTES_MAX;
+
+/// The longest torn line that is taken off: more than the largest event has, encoded. What is longer is no file of ours.
+const TORN_BYTES_MAX: u64 = 2 * PAYLOAD_BYTES_MAX as u64;
+
+/// So many bytes of it are looked through at a time.
+const TORN_STEP_BYTES: usize = 1 << 20;
+
+/// So many bytes are written at a time.
+const BUFFER_BYTES: usize = 256 << 10;
 
 /// Why the file cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -69,16 +78,16 @@ impl LineFile {
         Ok(opened)
     }
 
-    /// Appends whole lines and syncs them. After an error none of them counts as written, and those of this attempt
-    /// that did reach the file are taken off before the next.
-    pub(super) fn append(&mut self, lines: &[u8]) -> Result<(), JsonlError> {
+    /// Appends whole lines, given in pieces, and syncs them. After an error none of them counts as written, and those of
+    /// this attempt that did reach the file are taken off before the next.
+    pub(super) fn append(&mut self, pieces: impl Iterator<Item = Bytes>) -> Result<(), JsonlError> {
         self.follow_path()?;
         self.restore_length()?;
         self.torn = true;
-        self.file.write_all(lines).map_err(|source| self.failed("write to", source))?;
+        let written = write_pieces(&self.file, pieces).map_err(|source| self.failed("write to", source))?;
         self.file.sync_data().map_err(|source| self.failed("sync", source))?;
         self.torn = false;
-        self.length += lines.len() as u64;
+        self.length += written;
         Ok(())
     }
 
@@ -147,25 +156,44 @@ impl LineFile {
         if last == *b"\n" {
             return Ok(0);
         }
-        let tail_bytes = usize::try_from(length - start).unwrap_or(0);
-        let mut tail = vec![0; tail_bytes];
-        self.read_at(start, &mut tail)?;
-        let torn_from = match tail.iter().rposition(|byte| *byte == b'\n') {
-            Some(line_end) => line_end + 1,
-            None if start == 0 => 0,
-            None => return Err(JsonlError::NotLines { path: self.path.clone() }),
-        };
-        // A line of ours begins with a brace; after a loss of power it may be zeros that the file system had promised.
-        if !matches!(tail.get(torn_from), Some(b'{' | 0)) {
+        let (mut torn_from, mut end, mut step) = (start, length, vec![0; TORN_STEP_BYTES]);
+        while end > start {
+            let bytes = (end - start).min(TORN_STEP_BYTES as u64);
+            let part = &mut step[..usize::try_from(bytes).unwrap_or(TORN_STEP_BYTES)];
+            end -= bytes;
+            self.read_at(end, part)?;
+            if let Some(line_end) = part.iter().rposition(|byte| *byte == b'\n') {
+                torn_from = end + line_end as u64 + 1;
+                break;
+            }
+        }
+        if torn_from == start && start > 0 {
             return Err(JsonlError::NotLines { path: self.path.clone() });
         }
-        Ok((tail.len() - torn_from) as u64)
+        // A line of ours begins with a brace; after a loss of power it may be zeros that the file system had promised.
+        let mut first = [0];
+        self.read_at(torn_from, &mut first)?;
+        if !matches!(first, [b'{' | 0]) {
+            return Err(JsonlError::NotLines { path: self.path.clone() });
+        }
+        Ok(length - torn_from)
     }
 
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), JsonlError> {
         let read = self.file.seek(SeekFrom::Start(offset)).and_then(|_| self.file.read_exact(buffer));
         read.map_err(|source| self.failed("read", source))
     }
+}
+
+/// Writes all of it, and says how much it was.
+pub(super) fn write_pieces(output: impl io::Write, pieces: impl Iterator<Item = Bytes>) -> io::Result<u64> {
+    let (mut output, mut written) = (BufWriter::with_capacity(BUFFER_BYTES, output), 0);
+    for piece in pieces {
+        output.write_all(&piece)?;
+        written += piece.len() as u64;
+    }
+    output.flush()?;
+    Ok(written)
 }
 
 /// Makes a new file's name durable.
@@ -197,6 +225,10 @@ mod tests {
         (directory, path)
     }
 
+    fn lines(text: &'static [u8]) -> impl Iterator<Item = Bytes> {
+        std::iter::once(Bytes::from_static(text))
+    }
+
     #[test]
     fn mends_a_torn_last_line_and_touches_no_complete_one() {
         let long = format!("{{\"a\":\"{}\"}}\n", "x".repeat(100_000));
@@ -207,10 +239,13 @@ mod tests {
             ("{\"b\":", ""),
             ("{\"a\":1}\n\0\0\0", "{\"a\":1}\n"),
             (&format!("{long}{{\"torn"), &long),
+            // Of a large event.
+            (&format!("{long}{{\"torn{}", "x".repeat(5 << 20)), &long),
+            (&format!("{{\"torn{}", "x".repeat(3 << 20)), ""),
         ] {
             let (_directory, path) = directory_with(content.as_bytes());
             let mut file = LineFile::open(&path).unwrap();
-            file.append(b"{\"c\":3}\n").unwrap();
+            file.append(lines(b"{\"c\":3}\n")).unwrap();
             assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{kept}{{\"c\":3}}\n"));
         }
     }
@@ -238,14 +273,14 @@ mod tests {
     fn a_rotated_or_removed_file_is_followed() {
         let (directory, path) = directory_with(b"");
         let mut file = LineFile::open(&path).unwrap();
-        file.append(b"{\"a\":1}\n").unwrap();
+        file.append(lines(b"{\"a\":1}\n")).unwrap();
         let rotated = directory.path().join("events.jsonl.1");
         std::fs::rename(&path, &rotated).unwrap();
-        file.append(b"{\"b\":2}\n").unwrap();
+        file.append(lines(b"{\"b\":2}\n")).unwrap();
         assert_eq!(std::fs::read_to_string(&rotated).unwrap(), "{\"a\":1}\n");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"b\":2}\n");
         std::fs::remove_file(&path).unwrap();
-        file.append(b"{\"c\":3}\n").unwrap();
+        file.append(lines(b"{\"c\":3}\n")).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"c\":3}\n");
     }
 
@@ -256,7 +291,7 @@ mod tests {
         // As after a write that failed in the middle: a whole line and a torn one that were never answered for.
         file.file.write_all(b"{\"b\":2}\n{\"c\"").unwrap();
         file.torn = true;
-        file.append(b"{\"b\":2}\n").unwrap();
+        file.append(lines(b"{\"b\":2}\n")).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"a\":1}\n{\"b\":2}\n");
     }
 
@@ -265,9 +300,9 @@ mod tests {
         let (_directory, path) = directory_with(b"{\"a\":1}\n");
         let mut file = LineFile::open(&path).unwrap();
         std::fs::write(&path, b"").unwrap();
-        file.append(b"{\"b\":2}\n").unwrap();
+        file.append(lines(b"{\"b\":2}\n")).unwrap();
         std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"x\":0}\n{\"torn").unwrap();
-        file.append(b"{\"c\":3}\n").unwrap();
+        file.append(lines(b"{\"c\":3}\n")).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"b\":2}\n{\"x\":0}\n{\"c\":3}\n");
     }
 
@@ -279,7 +314,7 @@ mod tests {
         let mut file = LineFile::open(&path).unwrap();
         file.path = "/dev/full".into();
         file.file = OpenOptions::new().append(true).open("/dev/full").unwrap();
-        let error = file.append(b"{\"a\":1}\n").unwrap_err();
+        let error = file.append(lines(b"{\"a\":1}\n")).unwrap_err();
         assert!(matches!(error, JsonlError::Io { action: "write to", .. }), "{error:?}");
         assert!(file.torn);
     }

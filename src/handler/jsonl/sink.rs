@@ -5,16 +5,16 @@
 
 use std::error::Error as _;
 use std::fmt;
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
-use super::file::{JsonlError, LineFile};
-use crate::event::write_cloudevent;
+use super::file::{JsonlError, LineFile, write_pieces};
+use crate::event::{CloudEventPieces, Event};
 use crate::handler::{Accepted, GroupLimits, Handler, HandlerError, RootBatch};
 
 /// The path that means stdout.
@@ -67,16 +67,17 @@ impl JsonlHandler {
 }
 
 impl Output {
-    fn append(&mut self, lines: &[u8]) -> Result<(), HandlerError> {
+    fn append(&mut self, events: Vec<Arc<Event>>) -> Result<(), HandlerError> {
+        let line_end = || std::iter::once(Bytes::from_static(b"\n"));
+        let pieces = events.into_iter().flat_map(|event| CloudEventPieces::new(event).chain(line_end()));
         match self {
-            Self::File(file) => file.append(lines).map_err(file_outage),
+            Self::File(file) => file.append(pieces).map_err(file_outage),
             Self::Stdout { torn } => {
-                let mut stdout = std::io::stdout().lock();
                 // Nothing can be taken back from a pipe: a line end keeps a torn line from spoiling the next.
-                let separator: &[u8] = if *torn { b"\n" } else { b"" };
+                let separator = torn.then(line_end).into_iter().flatten();
                 *torn = true;
-                let written = stdout.write_all(separator).and_then(|()| stdout.write_all(lines));
-                written.and_then(|()| stdout.flush()).map_err(|error| outage("failed to write to stdout", error))?;
+                let written = write_pieces(std::io::stdout().lock(), separator.chain(pieces));
+                written.map_err(|error| outage("failed to write to stdout", error))?;
                 *torn = false;
                 Ok(())
             }
@@ -98,13 +99,9 @@ fn outage(reason: impl Into<String>, source: impl std::error::Error + Send + Syn
 
 impl JsonlHandler {
     async fn append(&self, group: &[RootBatch]) -> Result<(), HandlerError> {
-        let mut lines = Vec::new();
-        for event in group.iter().flat_map(|batch| &batch.events) {
-            write_cloudevent(event, &mut lines);
-            lines.push(b'\n');
-        }
+        let events: Vec<Arc<Event>> = group.iter().flat_map(|batch| &batch.events).cloned().collect();
         let mut output = Arc::clone(&self.output).lock_owned().await;
-        let appended = spawn_blocking(move || output.append(&lines)).await;
+        let appended = spawn_blocking(move || output.append(events)).await;
         appended.map_err(|stopped| outage("the write to the file was broken off", stopped))?
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::rig::{Answer, Kind, LANE, Rig, ev, settings};
-use crate::lane::LaneSettings;
+use crate::lane::{LaneSettings, OnFailure};
 
 fn roots(count: u64) -> Vec<super::rig::Spec> {
     (0..count).map(|root| ev(&root.to_string(), 0)).collect()
@@ -27,6 +27,24 @@ fn an_outage_halts_probes_one_at_a_time_and_goes_on_by_itself() {
     rig.everybody = Answer::All;
     rig.rest();
     assert!((0..50).all(|root| rig.position(&root.to_string()) == Some(0)));
+    assert_eq!(rig.checkpoint(LANE), Some(50));
+}
+
+#[test]
+fn an_event_that_cannot_be_put_together_parks_and_says_nothing_of_the_receiver() {
+    let mut rig = Rig::with(LaneSettings { max_in_flight: 1, on_failure: OnFailure::Park, ..settings() });
+    rig.everybody = Answer::Unavailable;
+    for root in 0..10 {
+        rig.always(&root.to_string(), Answer::Broken);
+    }
+    rig.page(roots(50));
+    rig.advance(Duration::from_mins(10));
+    assert!((0..10).all(|root| rig.mark(&root.to_string()).is_some()), "all of them are known");
+    let others = rig.delivered.len() - 10;
+    assert!((40..90).contains(&others), "{others}: it is down all the time, and probed one at a time");
+    rig.everybody = Answer::All;
+    rig.rest();
+    assert!((10..50).all(|root| rig.position(&root.to_string()) == Some(0)));
     assert_eq!(rig.checkpoint(LANE), Some(50));
 }
 

@@ -36,6 +36,8 @@ pub(super) enum Answer {
     RetryAfter(Duration),
     Unavailable,
     Permanent,
+    /// It is not even asked: the payload lacks a chunk.
+    Broken,
 }
 
 /// What the positions table answers to a write.
@@ -367,8 +369,15 @@ impl Rig {
                 self.lanes.repaired(&order.root, Repaired { rows, complete }, self.now);
             }
             Effect::Deliver(group) => {
-                let answers = group.into_iter().map(|batch| self.handle(batch)).collect();
+                let (mut answers, mut broken) = (Vec::new(), Vec::new());
+                for batch in group {
+                    match self.handle(batch) {
+                        (batch, Some(answer)) => answers.push((batch, answer)),
+                        (batch, None) => broken.push((batch, HandlerError::permanent("a chunk is missing"))),
+                    }
+                }
                 self.lanes.delivered(answers, Duration::from_millis(1), self.now);
+                self.lanes.not_deliverable(broken, self.now);
             }
             Effect::Flush(advances) => {
                 let results = advances.into_iter().map(|advance| self.write_position(advance)).collect();
@@ -451,7 +460,7 @@ impl Rig {
         }
     }
 
-    fn handle(&mut self, batch: RootBatch) -> (RootBatch, Result<Accepted, HandlerError>) {
+    fn handle(&mut self, batch: RootBatch) -> (RootBatch, Option<Result<Accepted, HandlerError>>) {
         self.contract.in_flight.remove(&batch.root);
         let scripted = self.once.get_mut(&batch.root).and_then(VecDeque::pop_front);
         let answer = scripted.or(self.always.get(&batch.root).copied()).unwrap_or(self.everybody);
@@ -464,12 +473,13 @@ impl Rig {
             }
             Answer::Unavailable => Err(HandlerError::unavailable("down")),
             Answer::Permanent => Err(HandlerError::permanent("never")),
+            Answer::Broken => return (batch, None),
         };
         if let Ok(Accepted { events: 1.. }) = answer {
             let taken = answer.as_ref().map_or(0, |accepted| accepted.events).min(batch.events.len());
             self.contract.accepts(&batch.root, batch.events[taken - 1].sequence);
         }
-        (batch, answer)
+        (batch, Some(answer))
     }
 
     fn write_position(&mut self, advance: Advance) -> (Advance, Result<Advanced, StorageError>) {
