@@ -34,18 +34,18 @@ fn an_outage_halts_probes_one_at_a_time_and_goes_on_by_itself() {
 fn an_event_that_cannot_be_put_together_parks_and_says_nothing_of_the_receiver() {
     let mut rig = Rig::with(LaneSettings { max_in_flight: 1, on_failure: OnFailure::Park, ..settings() });
     rig.everybody = Answer::Unavailable;
-    for root in 0..10 {
+    for root in (0..20).filter(|root| root % 2 == 1) {
         rig.always(&root.to_string(), Answer::Broken);
     }
-    rig.page(roots(50));
+    rig.page(roots(20));
     rig.advance(Duration::from_mins(10));
-    assert!((0..10).all(|root| rig.mark(&root.to_string()).is_some()), "all of them are known");
+    assert!((0..20).all(|root| rig.mark(&root.to_string()).is_some() == (root % 2 == 1)), "all of them are known");
     let others = rig.delivered.len() - 10;
-    assert!((40..90).contains(&others), "{others}: it is down all the time, and probed one at a time");
+    assert!((40..60).contains(&others), "{others}: it is down all the time, and probed one at a time");
     rig.everybody = Answer::All;
     rig.rest();
-    assert!((10..50).all(|root| rig.position(&root.to_string()) == Some(0)));
-    assert_eq!(rig.checkpoint(LANE), Some(50));
+    assert!((0..20).all(|root| root % 2 == 1 || rig.position(&root.to_string()) == Some(0)));
+    assert_eq!(rig.checkpoint(LANE), Some(20));
 }
 
 #[test]
