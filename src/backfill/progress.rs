@@ -25,12 +25,20 @@ impl Scanned {
 }
 
 impl Scanned {
-    /// The same, when only so many rows of it count: the roots in proportion, what was consumed in full.
+    /// The same, when a life that was killed had covered so many rows: more or less than it had noted. The roots are
+    /// estimated in proportion, and what more rows have consumed; what was noted as consumed was.
     #[must_use]
-    pub fn back_to(self, rows: u64) -> Self {
-        let rows = rows.min(self.rows);
-        Self { rows, roots: (self.roots * rows).checked_div(self.rows).unwrap_or(0), units: self.units }
+    pub fn at(self, rows: u64) -> Self {
+        let roots = (self.roots * rows).checked_div(self.rows).unwrap_or(0);
+        let units =
+            if rows > self.rows && self.rows > 0 { self.units * f64_of(rows) / f64_of(self.rows) } else { self.units };
+        Self { rows, roots, units }
     }
+}
+
+/// Rows as a factor.
+fn f64_of(rows: u64) -> f64 {
+    f64::from(u32::try_from(rows).unwrap_or(u32::MAX))
 }
 
 /// What the segments read by this process have scanned. Clones share it.
@@ -99,8 +107,9 @@ mod tests {
         progress.resume(&segment, page);
         progress.add(&segment, page);
         assert_eq!(progress.of(&segment), Scanned { rows: 20, roots: 4, units: 1.0 });
-        assert_eq!(progress.of(&segment).back_to(5), Scanned { rows: 5, roots: 1, units: 1.0 });
-        assert_eq!(page.back_to(50), page);
+        assert_eq!(progress.of(&segment).at(5), Scanned { rows: 5, roots: 1, units: 1.0 });
+        assert_eq!(page.at(50), Scanned { rows: 50, roots: 10, units: 2.5 });
+        assert_eq!(Scanned::default().at(50), Scanned { rows: 50, ..Scanned::default() });
         progress.forget(&segment);
         assert_eq!(progress.of(&segment), Scanned::default());
     }

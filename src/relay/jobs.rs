@@ -86,15 +86,16 @@ impl JobPorts {
         job: Job,
         checkpoints: &BTreeMap<ShardId, Checkpoint>,
     ) -> Result<Running, StorageError> {
-        let scanned = self.store.progress(name).await?;
-        for (segment, scanned) in scanned {
+        let noted = self.store.progress(name).await?;
+        for segment in Segment::all(name, &job).into_iter().map(|segment| segment.shard()) {
+            let scanned = noted.get(&segment).copied().unwrap_or_default();
             // What was read and not covered is read, and counted, again.
             let covered = match checkpoints.get(&segment) {
                 Some(Checkpoint::Finished) => scanned.rows,
                 Some(Checkpoint::At(place)) => place.row().map_or(0, |(rows, _, _)| rows),
                 None => 0,
             };
-            self.progress.resume(&segment, scanned.back_to(covered));
+            self.progress.resume(&segment, scanned.at(covered));
         }
         info!(handler = %name, kind = job.kind.as_str(), "goes on with a job of {}", job.started_at);
         Ok(self.run(name, job, checkpoints).await)

@@ -1,9 +1,14 @@
 //! Handlers built from the table, and what a stream lost found there: the relay's own binary on real components.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
+
 use angzarr_relay::aws::AwsClients;
+use angzarr_relay::backfill::{JobStore as _, Segment};
 use angzarr_relay::handler::HandlerName;
 use angzarr_relay::local::{EmbeddedDynamo, EmbeddedKinesis, KinesisOptions};
 use angzarr_relay::relay_table::{Checkpoint, CheckpointStore as _, RelayTable};
+use angzarr_relay::stream::ShardId;
 use angzarr_relay::time::Clock;
 use aws_sdk_dynamodb::types::{StreamSpecification, StreamViewType};
 use serde_json::Value;
@@ -12,74 +17,177 @@ use crate::embedded::clients;
 use crate::relaying::{House, Output};
 use crate::support::{DynamoDbLocal, RelayHome, Writer, fill, until};
 
-/// Rows of the table up to the checkpoints of its segments.
-async fn covered_rows(house: &House) -> u64 {
-    let table = RelayTable::new(&house.aws, &house.names.relay, Clock::system());
-    let checkpoints = table.load(&HandlerName::new("copy").unwrap()).await.unwrap();
-    let rows = checkpoints.values().map(|checkpoint| match checkpoint {
-        Checkpoint::At(place) => place.row().unwrap().0,
-        Checkpoint::Finished => SEGMENT_ROWS,
-    });
-    rows.sum()
-}
-
-/// Rows of one of the four segments, about.
+/// One of the four segments of the table has so many rows, about.
 const SEGMENT_ROWS: u64 = 25_000;
 
-/// A life of the relay is killed when it has covered so many more of the table's 100,000 rows. However slowly positions
-/// are written, at most 1,500 roots wait for them (`flush_roots`, and what one page may add): coverage comes in steps of
-/// less than this.
+/// A life of the relay is killed when it has covered so many more of the table's 100,000 rows.
 const KILLED_AFTER_ROWS: u64 = 10_000;
 
-fn status(home: &std::path::Path) -> Value {
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_angzarr-relay"));
-    let output = command.arg("--config").arg(home).args(["backfill", "status", "--json"]).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
+/// What a relay reads ahead must be a small part of the table: else all of it may be covered in one leap, after the first
+/// events were given one by one.
+const MEMORY_LIMIT: &str = "[relay]\nmemory_limit = \"32MiB\"";
+
+/// Roots of the table, and the events each has before the relay does its job; the first of them get one more meanwhile.
+const ROOTS: u64 = 20_000;
+const BEFORE: u64 = 5;
+const WRITTEN_TO: u64 = 1_000;
+
+/// A root has so many events in the end.
+fn each(root: u64) -> u64 {
+    BEFORE + u64::from(root < WRITTEN_TO)
+}
+
+/// A table of a hundred thousand events and the relay's handler `copy`.
+struct Large {
+    _dynamodb: DynamoDbLocal,
+    _kinesis: EmbeddedKinesis,
+    house: House,
+}
+
+impl Large {
+    async fn build(prefix: &str) -> Self {
+        let dynamodb = DynamoDbLocal::start_alone().await;
+        let kinesis = EmbeddedKinesis::start(&KinesisOptions::default()).unwrap();
+        let house = House::build(&dynamodb.endpoint, kinesis.endpoint(), prefix, 2).await;
+        let settings = std::fs::read_to_string(&house.config).unwrap().replace("[relay]", MEMORY_LIMIT);
+        std::fs::write(&house.config, settings).unwrap();
+        Self { _dynamodb: dynamodb, _kinesis: kinesis, house }
+    }
+
+    fn copy() -> HandlerName {
+        HandlerName::new("copy").unwrap()
+    }
+
+    /// Puts these events of these roots.
+    async fn fill(&self, roots: Range<u64>, events: Range<u64>) {
+        let rows: Vec<_> =
+            roots.flat_map(|root| events.clone().map(move |event| (format!("r{root}"), event))).collect();
+        fill(&self.house.aws, &self.house.names.events, &rows).await;
+    }
+
+    /// The relay has followed the stream, delivered an event of some roots, and was stopped as it should be.
+    async fn follows_the_stream(&self) {
+        let mut relay = self.house.start_relay().await;
+        self.fill(0..FOLLOWED, 0..1).await;
+        let mut output = Output::open(&self.house.aws).await;
+        output.until(&self.house.aws, usize::try_from(FOLLOWED).unwrap()).await;
+        until("it has a checkpoint", async || (!self.stream_checkpoints().await.is_empty()).then_some(())).await;
+        assert!(relay.terminate().await.success(), "{}", relay.output());
+    }
+
+    /// Where it stands on the shards of the stream.
+    async fn stream_checkpoints(&self) -> BTreeMap<ShardId, Checkpoint> {
+        let table = RelayTable::new(&self.house.aws, &self.house.names.relay, Clock::system());
+        let mut checkpoints = table.load(&Self::copy()).await.unwrap();
+        checkpoints.retain(|shard, _| Segment::of_shard(shard).is_none());
+        checkpoints
+    }
+
+    /// Rows of the table up to the checkpoints of the job's segments.
+    async fn covered_rows(&self) -> u64 {
+        let table = RelayTable::new(&self.house.aws, &self.house.names.relay, Clock::system());
+        let Some(job) = table.job(&Self::copy()).await.unwrap().filter(|job| job.finished_at.is_none()) else {
+            return 0;
+        };
+        let checkpoints = table.load(&Self::copy()).await.unwrap();
+        let segments = Segment::all(&Self::copy(), &job).into_iter().map(|segment| segment.shard());
+        let rows = segments.filter_map(|segment| checkpoints.get(&segment)).map(|checkpoint| match checkpoint {
+            Checkpoint::At(place) => place.row().unwrap().0,
+            Checkpoint::Finished => SEGMENT_ROWS,
+        });
+        rows.sum()
+    }
+
+    fn status(&self) -> Value {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_angzarr-relay"));
+        let config = command.arg("--config").arg(&self.house.config);
+        let output = config.args(["backfill", "status", "--json"]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Lets the relay do a job while more is written. It is killed twice in the middle, goes on where it was, and all comes
+    /// out in order.
+    async fn does_its_job(&self, kind: &str) {
+        let aws = &self.house.aws;
+        let mut output = Output::open(aws).await;
+        let mut relay = self.house.spawn_relay();
+        let mut writing = self.house.write_from(BEFORE, WRITTEN_TO, BEFORE + 1);
+        let (mut kills, mut covered) = (Vec::new(), 0);
+        for _ in 0..2 {
+            let enough = covered + KILLED_AFTER_ROWS;
+            until("so much is covered durably", async || (self.covered_rows().await >= enough).then_some(())).await;
+            relay.kill();
+            covered = self.covered_rows().await;
+            let shown = self.status();
+            assert_eq!((shown["kind"].as_str(), shown["state"].as_str()), (Some(kind), Some("running")), "{shown}");
+            kills.push(self.house.killed(ROOTS).await);
+            relay = self.house.spawn_relay();
+        }
+        while let Some(done) = writing.join_next().await {
+            done.unwrap();
+        }
+        output.until_complete(aws, usize::try_from(ROOTS).unwrap(), each).await;
+        until("the job is done", async || (self.status()["state"] == "done").then_some(())).await;
+        let scanned = relay.metric(r#"angzarr_relay_rows_scanned_total{kind="event"}"#).await;
+        // What was written meanwhile is scanned too; and segments are not quite equal, where one is finished.
+        let left = f64::from(u32::try_from(ROOTS * BEFORE + WRITTEN_TO - covered).unwrap() + 5_000);
+        assert!(scanned.is_some_and(|rows| rows <= left), "the last life began anew: {scanned:?} of {left}");
+        assert!(relay.terminate().await.success(), "{}", relay.output());
+        let shown = self.status();
+        assert!(shown["rows"].as_u64().is_some_and(|rows| rows >= 100_000), "{shown}");
+        // A record may become visible behind one that was read already: the verdict reads all of it once more.
+        let mut output = Output::open(aws).await;
+        output.read_to_end(aws).await;
+        // How many were repeated is the emulator's: what was accepted and not durable, however long its writes took.
+        output.assert_first_in_order(ROOTS, each, &kills);
+    }
+}
+
+/// Roots of which the relay has delivered an event by the stream before all else.
+const FOLLOWED: u64 = 100;
+
+async fn enable_stream(aws: &AwsClients, table: &str, enabled: bool) {
+    let mut stream = StreamSpecification::builder().stream_enabled(enabled);
+    if enabled {
+        stream = stream.stream_view_type(StreamViewType::NewImage);
+    }
+    let update = aws.dynamodb.update_table().table_name(table);
+    update.stream_specification(stream.build().unwrap()).send().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_thousand_events_from_before_the_handler_come_out_though_it_is_killed_twice() {
-    // Some roots get one more event while the handler is built.
-    let (roots, before, written_to) = (20_000, 5, 1_000);
-    let each = |root: u64| before + u64::from(root < written_to);
-    let dynamodb = DynamoDbLocal::start_alone().await;
-    let kinesis = EmbeddedKinesis::start(&KinesisOptions::default()).unwrap();
-    let house = House::build(&dynamodb.endpoint, kinesis.endpoint(), "backfill", 2).await;
-    let rows: Vec<_> = (0..roots).flat_map(|root| (0..before).map(move |event| (format!("r{root}"), event))).collect();
-    fill(&house.aws, &house.names.events, &rows).await;
-    let mut output = Output::open(&house.aws).await;
-    let mut relay = house.start_relay().await;
-    let mut writing = house.write_from(before, written_to, before + 1);
-    let mut kills = Vec::new();
-    let mut covered = 0;
-    for _ in 0..2 {
-        let enough = covered + KILLED_AFTER_ROWS;
-        until("so much is covered durably", async || (covered_rows(&house).await >= enough).then_some(())).await;
-        relay.kill();
-        covered = covered_rows(&house).await;
-        let shown = status(&house.config);
-        assert_eq!((shown["kind"].as_str(), shown["state"].as_str()), (Some("backfill"), Some("running")), "{shown}");
-        kills.push(house.killed(roots).await);
-        relay = house.start_relay().await;
+    let large = Large::build("backfill").await;
+    large.fill(0..ROOTS, 0..BEFORE).await;
+    large.does_its_job("backfill").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_thousand_events_behind_a_trimmed_checkpoint_come_out_though_it_is_killed_twice() {
+    let large = Large::build("trimmed").await;
+    large.follows_the_stream().await;
+    large.fill(0..FOLLOWED, 1..BEFORE).await;
+    large.fill(FOLLOWED..ROOTS, 0..BEFORE).await;
+    // The shard it was reading is trimmed, as after a day.
+    let table = RelayTable::new(&large.house.aws, &large.house.names.relay, Clock::system());
+    for (shard, checkpoint) in large.stream_checkpoints().await {
+        table.forget(&Large::copy(), &shard).await.unwrap();
+        let gone = ShardId::new("shardId-00000001600000000000-0a1b2c3d");
+        table.save(&Large::copy(), &gone, &checkpoint).await.unwrap();
     }
-    while let Some(done) = writing.join_next().await {
-        done.unwrap();
-    }
-    output.until_complete(&house.aws, 20_000, each).await;
-    let scanned = relay.metric(r#"angzarr_relay_rows_scanned_total{kind="event"}"#).await;
-    // What was written meanwhile is scanned too; and segments are not quite equal, where one is finished.
-    let left = f64::from(u32::try_from(roots * before + written_to - covered).unwrap() + 5_000);
-    assert!(scanned.is_some_and(|rows| rows <= left), "the last life began anew: {scanned:?} of {left}");
-    assert!(relay.terminate().await.success(), "{}", relay.output());
-    // A record may become visible behind one that was read already: the verdict reads all of it once more.
-    let mut output = Output::open(&house.aws).await;
-    output.read_to_end(&house.aws).await;
-    // How many were repeated is the emulator's: what was accepted and not durable, however long its writes took.
-    output.assert_first_in_order(roots, each, &kills);
-    let shown = status(&house.config);
-    assert_eq!(shown["state"].as_str(), Some("done"), "{shown}");
-    assert!(shown["rows"].as_u64().is_some_and(|rows| rows >= 100_000), "{shown}");
+    large.does_its_job("reconcile").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_thousand_events_from_while_the_stream_was_off_come_out_though_it_is_killed_twice() {
+    let large = Large::build("off").await;
+    large.follows_the_stream().await;
+    enable_stream(&large.house.aws, &large.house.names.events, false).await;
+    large.fill(0..FOLLOWED, 1..BEFORE).await;
+    large.fill(FOLLOWED..ROOTS, 0..BEFORE).await;
+    enable_stream(&large.house.aws, &large.house.names.events, true).await;
+    large.does_its_job("reconcile").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -100,14 +208,7 @@ async fn what_was_written_while_the_table_had_no_stream_is_found_in_the_table() 
     home.configure(&dynamodb.endpoint, audit);
     let mut writer = Writer::new(&aws);
     let mut relay = home.start().await;
-    let enable = async |enabled: bool| {
-        let mut stream = StreamSpecification::builder().stream_enabled(enabled);
-        if enabled {
-            stream = stream.stream_view_type(StreamViewType::NewImage);
-        }
-        let update = aws.dynamodb.update_table().table_name(&names.events);
-        update.stream_specification(stream.build().unwrap()).send().await.unwrap();
-    };
+    let enable = async |enabled| enable_stream(&aws, &names.events, enabled).await;
     for round in 1..=2 {
         writer.append_to(0..20, 2).await;
         until("what the stream brought is in the file", async || {

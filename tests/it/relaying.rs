@@ -70,9 +70,14 @@ impl House {
     }
 
     pub(crate) async fn start_relay(&self) -> RelayProcess {
-        let mut relay = RelayProcess::spawn(&self.config, self.metrics_port, &[]);
+        let mut relay = self.spawn_relay();
         relay.wait_ready().await;
         relay
+    }
+
+    /// Starts the relay, and does not wait for it: it is not ready while it searches the table.
+    pub(crate) fn spawn_relay(&self) -> RelayProcess {
+        RelayProcess::spawn(&self.config, self.metrics_port, &[])
     }
 
     /// Writes `each` events to each of `roots` roots, in appends of 1 to 10 events.
