@@ -7,6 +7,7 @@
 mod rig;
 mod spec;
 mod contract;
+mod marking;
 mod marks;
 mod operator;
 mod order;
