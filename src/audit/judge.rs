@@ -4,7 +4,6 @@
 //! before the position was read, and what was written lately is *late*, not missing. Invariant: a root whose wanted
 //! events are all covered by a position or a mark is answered with nothing.
 
-use std::cmp::Ordering;
 use std::time::Duration;
 
 use super::RootKeys;
@@ -59,6 +58,15 @@ impl Finding {
     }
 }
 
+/// The holes that a handler was made to pass, as the table has them now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PassedHoles {
+    /// Sequences in them that are missing still.
+    pub missing: u64,
+    /// An event that the handler wants has appeared in one.
+    pub filled: bool,
+}
+
 /// What is known of a root for a handler.
 #[derive(Debug, Clone, Copy)]
 pub struct Judged<'a> {
@@ -70,6 +78,8 @@ pub struct Judged<'a> {
     pub open: Option<Open>,
     /// Of a position beyond the newest event.
     pub ahead: Ahead,
+    /// What became of the holes that were passed.
+    pub holes: PassedHoles,
     /// The time.
     pub now: Timestamp,
     /// What is older is missing, not late.
@@ -90,20 +100,16 @@ pub fn judge(root: Judged<'_>) -> Option<Finding> {
         let missing = root.now.since(open.created_at) > root.late_after;
         return Some(if missing { Finding::Missing(open) } else { Finding::Late(open) });
     }
-    let passed = root.standing.passed.as_deref();
-    let passed = passed.map_or(0, |passed| passed.between(root.keys.first, root.keys.last));
-    match root.keys.missing().cmp(&passed) {
-        Ordering::Greater => Some(Finding::Hole),
-        Ordering::Less => Some(Finding::Filled),
-        Ordering::Equal => None,
+    if root.holes.filled {
+        return Some(Finding::Filled);
     }
+    (root.keys.missing() > root.holes.missing).then_some(Finding::Hole)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::event::Root;
-    use crate::storage::Passed;
 
     const MINUTE: Duration = Duration::from_mins(1);
 
@@ -123,7 +129,8 @@ mod tests {
         ahead: Ahead,
     ) -> Option<Finding> {
         let standing = Standing { position: position.map(Sequence), mark, passed: None };
-        judge(Judged { keys, standing: &standing, open, ahead, now: at(100), late_after: MINUTE * 5 })
+        let holes = PassedHoles::default();
+        judge(Judged { keys, standing: &standing, open, ahead, holes, now: at(100), late_after: MINUTE * 5 })
     }
 
     #[test]
@@ -169,14 +176,17 @@ mod tests {
 
     #[test]
     fn a_hole_that_was_passed_is_right_until_it_fills() {
-        let passed = Some(Box::new(Passed::parse("3-4").unwrap()));
-        let standing = Standing { position: Some(Sequence(9)), mark: None, passed };
-        let found = |count| {
-            let keys = keys(0, 9, count);
+        let standing = Standing { position: Some(Sequence(9)), ..Standing::default() };
+        let found = |count, missing, filled| {
+            let (keys, holes) = (keys(0, 9, count), PassedHoles { missing, filled });
             let (open, ahead, now, late_after) = (None, Ahead::Unconfirmed, at(100), MINUTE * 5);
-            judge(Judged { keys: &keys, standing: &standing, open, ahead, now, late_after })
+            judge(Judged { keys: &keys, standing: &standing, open, ahead, holes, now, late_after })
         };
-        assert_eq!([7, 8, 9, 10].map(found), [Some(Finding::Hole), None, Some(Finding::Filled), Some(Finding::Filled)]);
+        assert_eq!(found(8, 2, false), None);
+        assert_eq!(found(7, 2, false), Some(Finding::Hole), "there is another one");
+        assert_eq!(found(9, 1, true), Some(Finding::Filled));
+        assert_eq!(found(9, 1, false), None, "it filled with what the handler does not want");
+        assert_eq!(found(8, 1, false), Some(Finding::Hole), "it filled, and there is another one");
         assert!(Finding::Filled.is_fault());
     }
 }

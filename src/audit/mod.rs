@@ -7,6 +7,6 @@ mod judge;
 mod keys;
 mod payloads;
 
-pub use judge::{Ahead, Finding, Judged, Open, judge};
+pub use judge::{Ahead, Finding, Judged, Open, PassedHoles, judge};
 pub use keys::{KeyBatch, KeyScan, PayloadKeys, RootKeys};
 pub use payloads::{PayloadFinding, judge_payload};

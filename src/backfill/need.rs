@@ -94,11 +94,12 @@ pub fn other_stream(before: &str) -> String {
     format!("the table has another stream now than {before}: what was written in between is on neither")
 }
 
-/// What a handler needs when its job is done: one that took longer than the stream keeps its records leaves a new gap.
+/// What a handler needs when its job is done: a backfill that took longer than the stream keeps its records leaves a gap,
+/// because its lanes read no stream meanwhile. In a reconcile they do, so none follows it.
 #[must_use]
 pub fn after_job(job: &Job, now: Timestamp) -> Need {
     let took = now.since(job.started_at);
-    (took > STREAM_KEEPS).then(|| {
+    (job.kind == JobKind::Backfill && took > STREAM_KEEPS).then(|| {
         let hours = took.as_secs() / 3600;
         (JobKind::Reconcile, format!("the {} took {hours} hours, and the stream keeps 24", job.kind.as_str()))
     })
@@ -215,6 +216,12 @@ mod tests {
         assert_eq!(kind(&after_job(&job, at(1000))), Some(JobKind::Reconcile));
         job.started_at = at(990);
         assert_eq!(after_job(&job, at(1000)), None);
+        // Its lanes read the stream meanwhile: however long it takes, no other follows, or it would never end.
+        let mut reconcile = Job::new(JobKind::Reconcile, at(900), 4, "", "now");
+        reconcile.finished_at = Some(at(990));
+        assert_eq!(after_job(&reconcile, at(990)), None);
+        case.job = Some(reconcile);
+        assert_eq!(case.need(), None);
     }
 
     #[test]

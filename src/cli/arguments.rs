@@ -59,8 +59,10 @@ pub enum Command {
     #[command(subcommand)]
     Parked(ParkedCommand),
     /// Hand nothing to a handler until it is resumed; it holds no other back
+    #[command(after_help = "Example:\n  angzarr-relay pause orders-view --config config/relay.toml")]
     Pause(PauseArgs),
     /// Let a paused handler go on where it stopped
+    #[command(after_help = "Example:\n  angzarr-relay resume orders-view --config config/relay.toml")]
     Resume(PauseArgs),
     /// Give a handler events again that it has had
     Rewind(RewindArgs),

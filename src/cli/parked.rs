@@ -19,9 +19,13 @@ use crate::time::Clock;
 /// The subcommands of `parked`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum ParkedCommand {
+    #[command(after_help = "Example:\n  angzarr-relay parked list --domain orders --config config/relay.toml")]
     /// List the parked roots
     List(ParkedListArgs),
     /// Show why a root is parked
+    #[command(
+        after_help = "Example:\n  angzarr-relay parked show orders-view orders order-1 --config config/relay.toml"
+    )]
     Show(ParkedRootArgs),
     /// Let parked roots go on from the event they stand before
     ///
@@ -30,10 +34,14 @@ pub enum ParkedCommand {
     /// Pass the event a root stands before, and go on behind it
     ///
     /// The handler never gets that event; what was passed is recorded in the relay's table.
+    #[command(
+        after_help = "Example:\n  angzarr-relay parked skip orders-view orders order-1 --config config/relay.toml"
+    )]
     Skip(ParkedRootArgs),
     /// List the events that were passed: by an operator, by on_failure = "skip", or because they could not be read
     ///
     /// `angzarr-relay rewind` gives one to its handler after all, with what follows it in its root.
+    #[command(after_help = "Example:\n  angzarr-relay parked skipped --handler orders-view --config config/relay.toml")]
     Skipped(ParkedListArgs),
 }
 
@@ -185,10 +193,15 @@ impl Parked {
     }
 
     async fn release(&self, args: ParkedReleaseArgs) -> Result<(), CliError> {
-        let kind = self.context.config.handlers.iter().find(|handler| handler.name == args.handler);
-        if kind.is_some_and(|handler| handler.kind == HandlerKind::Saga) && !args.rerun_side_effects {
+        let configured = self.context.config.handlers.iter().find(|handler| handler.name == args.handler);
+        let unsafe_because = match configured.map(|handler| handler.kind) {
+            Some(HandlerKind::Saga) => Some("is a saga and may have acted on the event already"),
+            Some(HandlerKind::Sink | HandlerKind::Projector) => None,
+            None => Some("is not in the configuration, so whether it is a saga is not known"),
+        };
+        if let Some(why) = unsafe_because.filter(|_| !args.rerun_side_effects) {
             return Err(CliError::Refused(format!(
-                "`{}` is a saga and may have acted on the event already; say --rerun-side-effects to let it have the event again",
+                "`{}` {why}; say --rerun-side-effects to let it have the event again",
                 args.handler
             )));
         }

@@ -24,10 +24,12 @@ const SEEN_LATELY: Duration = Duration::from_mins(15);
 #[derive(Debug, Clone, Subcommand)]
 pub enum VersionsCommand {
     /// List all handlers that have run, version by version, and how far each is
+    #[command(after_help = "Example:\n  angzarr-relay versions list --handler orders-view --config config/relay.toml")]
     List(VersionsListArgs),
     /// Remove the positions and everything else of a handler that is not needed any more
     ///
     /// In bounded batches, and to be repeated when it was cut short. What the handler has made itself is not touched.
+    #[command(after_help = "Example:\n  angzarr-relay versions drop orders-view@1 --config config/relay.toml")]
     Drop(VersionsDropArgs),
 }
 

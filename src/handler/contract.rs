@@ -49,6 +49,15 @@ pub enum HandlerError {
         #[source]
         source: Option<Source>,
     },
+    /// It is asked to come later, and the event has no part in that: the root is tried again after a wait, for as long as
+    /// it takes; nothing is counted against it (contract clause 13), and other roots go on.
+    #[error("{reason}")]
+    Throttled {
+        /// What happened, without payload.
+        reason: String,
+        /// The least wait the receiver asked for.
+        after: Option<Duration>,
+    },
     /// It is not about the event: the receiver cannot be reached, refuses the credentials, or does not exist. The
     /// whole handler halts and probes until it is back; nothing is counted against the root (contract clause 13).
     #[error("{reason}")]
@@ -76,6 +85,11 @@ impl HandlerError {
     /// A failure worth another attempt.
     pub fn retry(reason: impl Into<String>) -> Self {
         Self::Retry { reason: reason.into(), after: None, source: None }
+    }
+
+    /// The receiver asks to come later.
+    pub fn throttled(reason: impl Into<String>) -> Self {
+        Self::Throttled { reason: reason.into(), after: None }
     }
 
     /// An outage of the receiver.

@@ -91,6 +91,8 @@ pub(crate) struct Active {
     pub(crate) filled: Option<Sequence>,
     /// Rows were let go that may lie in a passed hole: those from here on are looked at in the table.
     pub(crate) recheck: Option<Sequence>,
+    /// Somebody else has written its position: how it stands is to be read again.
+    pub(crate) stale: bool,
     /// The hole, or the row that cannot be read, that was reported.
     pub(crate) reported: Option<Sequence>,
     /// When the course last came on.
@@ -225,9 +227,13 @@ impl Course {
         if self.durable == Durable::Unknown {
             return None;
         }
-        let filled = self.active.as_deref().and_then(|active| active.filled.or(active.recheck));
-        if let Some(filled) = filled {
-            return filled.previous();
+        if let Some(active) = self.active.as_deref() {
+            if active.stale {
+                return None;
+            }
+            if let Some(unseen) = active.filled.into_iter().chain(active.recheck).min() {
+                return unseen.previous();
+            }
         }
         if self.is_marked() {
             return Some(Sequence(u64::MAX));
@@ -311,6 +317,7 @@ impl Active {
             && !self.dirty
             && self.filled.is_none()
             && self.recheck.is_none()
+            && !self.stale
             && matches!(self.work, Work::None | Work::AtEnd)
             && self.seen.is_none_or(|seen| seen < next)
     }

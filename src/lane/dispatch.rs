@@ -213,6 +213,10 @@ impl Lanes {
                 self.counters.failed("retry", events);
                 self.outage.failed(slot, now, *after)
             }
+            HandlerError::Throttled { after, .. } => {
+                self.counters.failed("throttled", events);
+                self.outage.failed(slot, now, *after)
+            }
             HandlerError::Permanent { .. } => {
                 self.counters.failed("permanent", events);
                 self.outage.answered(now);
@@ -232,11 +236,12 @@ impl Lanes {
         let outage = self.is_outage(slot, batch.events.len() as u64, error, now);
         let Some(active) = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut()) else { return };
         let failures = active.failures + 1;
-        let since = active.failing_since.unwrap_or(now);
+        // What was only asked to come later has not failed yet, however long ago that began.
+        let since = active.failing_since.filter(|_| active.failures > 0).unwrap_or(now);
         let (age, others_succeed) = (self.outage.age(since, now), self.outage.answered_since(since));
         let failing = Failing { failures, age, outage, others_succeed };
         let decision = decide(error, failing, &self.settings, &self.random);
-        if decision != Decision::Halt {
+        if !matches!(decision, Decision::Halt | Decision::Later(_)) {
             (active.failures, active.failing_since) = (failures, Some(since));
         }
         self.follow(slot, batch, error, decision, now);
@@ -268,7 +273,7 @@ impl Lanes {
                 self.enter(slot, Phase::Ready);
                 self.ready.push_back(slot);
             }
-            Decision::Retry(wait) => {
+            Decision::Retry(wait) | Decision::Later(wait) => {
                 if let Some(left_out) = self.log.admit(RETRIES, now) {
                     info!(
                         handler = %self.handler, root = %batch.root, sequence = first, failures, ?wait, left_out,

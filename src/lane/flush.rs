@@ -114,6 +114,8 @@ impl Lanes {
                 Ok(Advanced::Refused { durable }) if durable == advance.to => durable,
                 Ok(Advanced::Refused { durable }) => {
                     self.counters.refused(1);
+                    // Somebody else wrote it: with holes passed, perhaps, in which what was seen here may lie.
+                    (active.stale, active.let_go) = (true, true);
                     durable
                 }
                 Err(_) => {
@@ -122,7 +124,19 @@ impl Lanes {
                 }
             };
             self.durable(slot, durable, now);
+            self.read_again_if_stale(slot);
         }
+    }
+
+    /// Reads how a root stands once more, if somebody else has changed that and nothing is under way.
+    pub(crate) fn read_again_if_stale(&mut self, slot: Slot) -> bool {
+        let active = self.courses.get(slot).and_then(|course| course.active.as_deref());
+        let stale = !self.draining
+            && active.is_some_and(|active| active.stale && matches!(active.phase, Phase::Open | Phase::Settling));
+        if stale {
+            self.load_again(slot);
+        }
+        stale
     }
 
     pub(crate) fn durable(&mut self, slot: Slot, durable: Sequence, now: Instant) {

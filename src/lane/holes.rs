@@ -11,10 +11,10 @@ use tracing::{error, warn};
 
 use super::course::{Phase, fills};
 use super::courses::Slot;
-use super::{Lanes, MarkOrder, OnHole};
-use crate::event::{Row, Sequence};
+use super::{Lanes, MarkOrder, OnHole, Repaired};
+use crate::event::Sequence;
 use crate::storage::{Hole, MarkState, Pass, Standing};
-use crate::stream::row_sequence;
+use crate::stream::{RunRow, row_sequence};
 
 /// What is wrong with a root that has a hole.
 const HOLE: &str = "the table has a hole: this sequence is missing though later ones exist";
@@ -86,25 +86,39 @@ impl Lanes {
         self.park_before(slot, filled, FILLED, now);
         true
     }
-    /// Looks at the passed holes of a root that has let rows go: they may lie in one.
+    /// Looks at the passed holes of a root that has let rows go, or goes on after an operator's order: events may have
+    /// appeared in them.
     pub(crate) fn recheck_holes(&mut self, slot: Slot) {
         let Some(course) = self.courses.get_mut(slot) else { return };
+        // What lies further on is met on the way there.
+        let next = course.sequencer.next();
         let first = course.passed.as_deref().and_then(|passed| passed.from(Sequence::FIRST));
-        let Some(active) = course.active.as_deref_mut().filter(|active| active.let_go) else { return };
+        let first = first.filter(|hole| hole.first < next);
+        let deferred = course.mark.as_deref().is_some_and(|mark| mark.state == MarkState::Deferred);
+        let Some(active) = course.active.as_deref_mut().filter(|active| active.let_go || deferred) else { return };
         active.recheck = first.map(|hole| hole.first);
     }
 
-    /// The rows of the hole that was looked at.
-    pub(crate) fn rechecked(&mut self, slot: Slot, rows: Vec<Row>, now: Instant) {
+    /// The rows of the hole that was looked at, or the first of them.
+    pub(crate) fn rechecked(&mut self, slot: Slot, repaired: Repaired, now: Instant) {
         let Some(course) = self.courses.get_mut(slot) else { return };
         let (passed, Some(active)) = (course.passed.as_deref(), course.active.as_deref_mut()) else { return };
         let Some(from) = active.recheck.take() else { return };
-        let rows = rows.into_iter().map(|row| row.map(Arc::new));
-        active.filled =
-            rows.into_iter().find(|row| fills(passed, row, &self.subscription)).map(|row| row_sequence(&row));
-        if active.filled.is_none() {
-            let behind = passed.and_then(|passed| passed.from(passed.from(from)?.last.next()));
-            active.recheck = behind.map(|hole| hole.first);
+        let next = course.sequencer.next();
+        let rows: Vec<RunRow> = repaired.rows.into_iter().map(|row| row.map(Arc::new)).collect();
+        let filled = |row: &&RunRow| row_sequence(row) < next && fills(passed, row, &self.subscription);
+        if let Some(row) = rows.iter().find(filled) {
+            active.fill(row_sequence(row));
+        } else {
+            let read_to = match rows.last().filter(|_| !repaired.complete) {
+                Some(row) => Some(row_sequence(row)),
+                None => passed.and_then(|passed| passed.from(from)).map(|hole| hole.last),
+            };
+            let rest = passed.zip(read_to).and_then(|(passed, read_to)| {
+                let rest = read_to.next();
+                passed.from(rest).map(|hole| hole.first.max(rest)).filter(|from| *from < next)
+            });
+            active.recheck = rest;
         }
         self.enter(slot, Phase::Open);
         self.evaluate(slot, now);

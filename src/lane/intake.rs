@@ -134,10 +134,19 @@ impl Lanes {
             }
             // A write that was under way may have said more meanwhile than the read shows.
             standing.position = standing.position.max(course.durable.known());
+            let accepted = course.active.as_deref().and_then(|active| active.accepted);
             course.stand(standing);
+            // Of a marked root the table has the word: what was accepted beyond it is given again.
+            let unwritten =
+                accepted.filter(|accepted| course.mark.is_none() && Some(*accepted) > course.durable.known());
+            if let Some(unwritten) = unwritten {
+                course.sequencer.cover(unwritten);
+            }
             if let Some(active) = course.active.as_deref_mut() {
-                // The table has the word: what was accepted beyond it is given again, and what it covers is written.
-                active.accepted = None;
+                (active.accepted, active.stale) = (unwritten, false);
+            }
+            if unwritten.is_some() {
+                self.mark_dirty(slot, now);
             }
             self.drop_covered(slot);
             self.recheck_holes(slot);

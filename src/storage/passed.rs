@@ -40,7 +40,10 @@ impl Passed {
         for hole in text.split(',').filter(|hole| !hole.is_empty()) {
             let (first, last) = hole.split_once('-').unwrap_or((hole, hole));
             let hole = Hole { first: Sequence(first.parse().ok()?), last: Sequence(last.parse().ok()?) };
-            passed = passed.with(hole).filter(|_| hole.first <= hole.last)?;
+            if hole.first > hole.last {
+                return None;
+            }
+            passed = passed.joined(hole);
         }
         Some(passed)
     }
@@ -63,6 +66,11 @@ impl Passed {
         self.0.iter().copied().find(|hole| sequence <= hole.last)
     }
 
+    /// The holes, in order.
+    pub fn holes(&self) -> impl Iterator<Item = Hole> {
+        self.0.iter().copied()
+    }
+
     /// How many sequences between these two were passed.
     #[must_use]
     pub fn between(&self, first: Sequence, last: Sequence) -> u64 {
@@ -75,13 +83,17 @@ impl Passed {
     /// With one more, those that it touches joined; none when there are too many.
     #[must_use]
     pub fn with(&self, hole: Hole) -> Option<Self> {
+        Some(self.joined(hole)).filter(|passed| passed.0.len() <= HOLES_MAX)
+    }
+
+    fn joined(&self, hole: Hole) -> Self {
         let apart = |other: &Hole| other.last.next() < hole.first || hole.last.next() < other.first;
         let (mut holes, touched): (Vec<Hole>, Vec<Hole>) = self.0.iter().partition(|other| apart(other));
         let first = touched.iter().map(|other| other.first).fold(hole.first, Sequence::min);
         let last = touched.iter().map(|other| other.last).fold(hole.last, Sequence::max);
         let at = holes.partition_point(|other| other.first < first);
         holes.insert(at, Hole { first, last });
-        (holes.len() <= HOLES_MAX).then_some(Self(holes))
+        Self(holes)
     }
 
     /// Only what lies before this one.
@@ -95,7 +107,8 @@ impl Passed {
         self.cut(|hole| (hole.last > sequence).then(|| Hole { first: sequence.next().max(hole.first), ..hole }))
     }
 
-    /// All but this one.
+    /// All but this one. A hole that it parts counts as two, and that may be one more than is taken: it can be read all the
+    /// same.
     #[must_use]
     pub fn without(&self, sequence: Sequence) -> Self {
         let mut holes = self.before(sequence).0;
@@ -169,6 +182,8 @@ mod tests {
         }
         assert_eq!(all.with(hole(1000, 1001)), None);
         assert!(all.with(hole(1, 1)).is_some(), "joined they are fewer");
+        let parted = all.with(hole(0, 2)).unwrap().with(hole(1000, 1000)).unwrap().without(Sequence(1));
+        assert_eq!(Passed::parse(&parted.to_string()), Some(parted), "what was written can be read");
     }
 
     #[test]

@@ -43,10 +43,10 @@ impl Backoff {
         Self { intervals, random }
     }
 
-    /// The next wait: between half of the interval and the whole of it, so that it never comes to nothing.
+    /// The next wait: anything up to the interval.
     pub fn next_wait(&mut self) -> Duration {
         let interval = self.intervals.next_backoff().unwrap_or(self.intervals.max_interval);
-        interval / 2 + self.random.up_to(interval / 2)
+        self.random.up_to(interval)
     }
 
     /// Starts again from the first interval, after a success.
@@ -82,7 +82,7 @@ mod tests {
         let mut expected = POLICY.initial;
         for _ in 0..10 {
             let wait = backoff.next_wait();
-            assert!(wait >= expected / 2 && wait <= expected, "{wait:?} for {expected:?}");
+            assert!(wait <= expected, "{wait:?} for {expected:?}");
             expected = (expected * 2).min(POLICY.max);
         }
         backoff.reset();
@@ -94,7 +94,9 @@ mod tests {
         let random = Random::seeded(2);
         assert!(POLICY.wait_after(0, &random) <= POLICY.initial);
         assert!(POLICY.wait_after(1, &random) <= POLICY.initial);
-        assert!(POLICY.wait_after(1000, &random) >= POLICY.max / 2);
+        let waits: Vec<Duration> = (0..100).map(|_| POLICY.wait_after(1000, &random)).collect();
+        let mean = waits.iter().sum::<Duration>() / 100;
+        assert!((POLICY.max * 2 / 5..POLICY.max * 3 / 5).contains(&mean), "{mean:?}: spread over all of the interval");
     }
 
     #[test]

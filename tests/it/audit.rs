@@ -36,6 +36,15 @@ async fn set_position(aws: &AwsClients, root: &str, sequence: Option<u64>) {
     }
 }
 
+/// Takes the reason out of the mark of a root by hand.
+async fn remove_reason(aws: &AwsClients, root: &str) {
+    let table = TableNames::from_prefix(RelayHome::PREFIX).positions;
+    let update = aws.dynamodb.update_item().table_name(table);
+    let update = update.key("pk", AttributeValue::S(format!("billing#orders#angzarr#{root}")));
+    let update = update.update_expression("REMOVE mark_reason").condition_expression("attribute_exists(mark_reason)");
+    update.send().await.unwrap();
+}
+
 async fn remove_event(aws: &AwsClients, root: &str, sequence: u64) {
     remove_row(aws, &format!("orders#angzarr#{root}"), sequence).await;
 }
@@ -129,6 +138,15 @@ async fn what_was_broken_by_hand_is_found_and_mended_where_it_can_be() {
     writer.append_to(5..7, 1).await;
     let (sound, findings) = audit(&home, &["--handler", "billing"]);
     assert!(!sound && findings.contains_key("r5") && findings.contains_key("r6"), "{findings:?}");
+    // A position that is edited forward looks delivered, and that is said; a mark that says nothing of why is told.
+    writer.append_to(9..10, 1).await;
+    assert!(audit(&home, &[]).1.contains_key("r9"));
+    set_position(&aws, "r9", Some(6)).await;
+    remove_reason(&aws, "r3").await;
+    let (_, findings) = audit(&home, &[]);
+    assert!(!findings.contains_key("r9") && findings["r3"]["finding"] == "unexplained", "{findings:?}");
+    let (_, _, said) = home.command(&["audit", "--repair"]);
+    assert!(said.contains("edited forward within the events looks delivered"), "{said}");
     let mut relay = home.start().await;
     until("it is delivered", async || audit(&home, &[]).1.keys().eq(["r2", "r3", "r4", "r8"]).then_some(())).await;
     assert!(relay.terminate().await.success(), "{}", relay.output());

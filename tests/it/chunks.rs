@@ -13,6 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use crate::embedded::{clients, event, root, tables};
+use crate::outage::dynamo_with_tables;
 use crate::support::{DynamoDbLocal, RelayHome, Writer, until};
 
 crate::scenarios!(
@@ -223,4 +224,34 @@ async fn a_large_event_reaches_every_handler_in_its_place() {
     .await;
     assert!(relay.output().contains("set oversize = \"reference\""), "{}", relay.output());
     assert!(relay.terminate().await.success(), "{}", relay.output());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_stores_a_payload_in_chunks_of_the_configured_size() {
+    let dynamo = dynamo_with_tables().await;
+    let aws = clients(Some(dynamo.endpoint()), None).await;
+    let home = RelayHome::new();
+    home.configure(dynamo.endpoint(), "[relay]");
+    let configured = std::fs::read_to_string(home.path("relay.toml")).unwrap();
+    std::fs::write(home.path("payload"), vec![7; 100_000]).unwrap();
+    let file = home.path("payload");
+    let append = |sequence: &str| {
+        let arguments =
+            ["append", "orders", "1", "--type", "T", "--expected", sequence, "--file", file.to_str().unwrap()];
+        home.command(&arguments)
+    };
+    let set = |size: &str| {
+        let sized = configured.replace("[storage.dynamo]", &format!("[storage.dynamo]\nchunk_size = \"{size}\""));
+        std::fs::write(home.path("relay.toml"), sized).unwrap();
+    };
+    set("25KB");
+    let (worked, _, said) = append("0");
+    assert!(worked, "{said}");
+    set("24KB");
+    let (worked, _, said) = append("1");
+    assert!(!worked && said.contains("storage.dynamo.chunk_size"), "{said}");
+    let table = TableNames::from_prefix(RelayHome::PREFIX).events;
+    let rows = aws.dynamodb.scan().table_name(table).send().await.unwrap().items.unwrap();
+    let event = rows.iter().find(|row| row.contains_key("payload_chunks")).unwrap();
+    assert_eq!((event["payload_chunks"].as_n().unwrap().as_str(), rows.len()), ("4", 5));
 }

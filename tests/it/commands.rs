@@ -378,11 +378,25 @@ const COMMANDS: [&[&str]; 6] = [
     &["positions", "--handler", "h"],
 ];
 
+/// Those that are about configured handlers.
+const HANDLER_COMMANDS: [&[&str]; 10] = [
+    &["parked", "list"],
+    &["parked", "show", "billing", "orders", "1"],
+    &["parked", "release", "billing", "--all"],
+    &["parked", "skip", "billing", "orders", "1"],
+    &["pause", "billing"],
+    &["rewind", "billing", "--to", "0"],
+    &["versions", "list"],
+    &["backfill", "status"],
+    &["backfill", "plan", "--handler", "billing"],
+    &["audit"],
+];
+
 #[test]
 fn an_endpoint_that_is_down_is_one_clear_line() {
     let endpoint = format!("http://127.0.0.1:{}", free_port());
     let operator = Operator::new(&endpoint, &endpoint, HANDLERS);
-    for command in COMMANDS {
+    for command in COMMANDS.into_iter().chain(HANDLER_COMMANDS) {
         let line = operator.run(command).failed(&[
             &format!("cannot connect to DynamoDB at {endpoint}: connection refused"),
             "check that DynamoDB runs there, and storage.dynamo.endpoint (DYNAMO_ENDPOINT)",

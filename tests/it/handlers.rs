@@ -245,7 +245,7 @@ async fn partial_failures_keep_every_root_in_order_and_lose_nothing() {
         for (index, answer) in waiting.iter().zip(answers) {
             match answer {
                 Ok(accepted) => done[*index] += accepted.events,
-                Err(HandlerError::Retry { reason, .. }) => {
+                Err(HandlerError::Throttled { reason, .. }) => {
                     assert!(reason.contains("ProvisionedThroughputExceeded"), "{reason}");
                     refused += 1;
                 }

@@ -237,7 +237,9 @@ async fn a_paused_handler_holds_no_other_survives_a_new_start_and_catches_up() {
         subscribe = [{ domain = "*" }]
         jsonl = { path = "HOME/audit.jsonl" }
     "#;
-    home.configure(dynamo.endpoint(), &billing(&url, "projector", audit));
+    // So that it warns as soon as anything waits.
+    let settings = billing(&url, "projector", audit).replace("[relay]", "[relay]\nsafety_alarm = \"24h\"");
+    home.configure(dynamo.endpoint(), &settings);
     let audited = async |writer: &Writer| {
         until("the other goes on", async || (home.sequences("audit.jsonl") == *writer.written()).then_some(())).await;
     };
@@ -252,6 +254,16 @@ async fn a_paused_handler_holds_no_other_survives_a_new_start_and_catches_up() {
     let before = service.lock().unwrap().taken.clone();
     writer.append_to(0..5, 3).await;
     audited(&writer).await;
+    let safety = async |handler: &str| {
+        relay.metric(&format!("angzarr_relay_safety_clock_seconds{{handler=\"{handler}\"}}")).await
+    };
+    let day = 24.0 * 3600.0;
+    until("the clock of what waits runs down", async || safety("billing").await.filter(|left| *left < day)).await;
+    shows(&relay, r#"angzarr_relay_safety_clock_seconds{handler="audit"}"#, day).await;
+    until("it warns", async || {
+        relay.output().contains("the stream will trim what the handler has not been given").then_some(())
+    })
+    .await;
     assert!(relay.terminate().await.success(), "{}", relay.output());
     let mut relay = home.start().await;
     writer.append_to(0..5, 3).await;

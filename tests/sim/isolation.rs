@@ -14,7 +14,7 @@ use angzarr_relay::handler::{Accepted, Handler, HandlerError, HandlerName, RootB
 use angzarr_relay::lane::{LaneSettings, OnFailure, Subscription};
 use angzarr_relay::relay::{HandlerSpec, OnTrim, Relay, RelayPorts, RelaySettings};
 use angzarr_relay::relay_table::{Life, Lives as _, MemoryRelayTable, Start};
-use angzarr_relay::storage::{MarkState, MemoryEvents, MemoryPositions};
+use angzarr_relay::storage::{MarkState, MarkStore as _, Marked, MemoryEvents, MemoryPositions};
 use angzarr_relay::stream::{Change, MemoryStream, ShardId};
 use angzarr_relay::telemetry::Health;
 use angzarr_relay::time::{Clock, Random};
@@ -35,6 +35,7 @@ struct Store {
     health: Health,
     start: Start,
     settings: RelaySettings,
+    on_failure: OnFailure,
 }
 
 fn root(number: u64) -> Root {
@@ -62,7 +63,8 @@ impl Store {
         let (events, positions, table) = Default::default();
         // Within the stream: nothing is to be built from the table first.
         let (start, settings) = (Start::At(began_at()), RelaySettings::default());
-        Self { events, stream, positions, table, shard, clock, health: Health::default(), start, settings }
+        let (health, on_failure) = (Health::default(), OnFailure::Block);
+        Self { events, stream, positions, table, shard, clock, health, start, settings, on_failure }
     }
 
     fn commit(&self, root: &Root, sequence: u64) -> Event {
@@ -84,7 +86,7 @@ impl Store {
     }
 
     fn start(&self, handlers: &[(&str, Arc<Recorder>)], max_in_flight: usize) -> (JoinHandle<()>, CancellationToken) {
-        let settings = LaneSettings { max_in_flight, on_failure: OnFailure::Block, ..LaneSettings::default() };
+        let settings = LaneSettings { max_in_flight, on_failure: self.on_failure, ..LaneSettings::default() };
         let handlers = handlers.iter().map(|(name, handler)| (*name, handler.clone() as Arc<dyn Handler>));
         self.start_with(handlers.collect(), &settings)
     }
@@ -263,11 +265,12 @@ async fn a_handler_a_hundred_times_slower_holds_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_stops_nothing_for_good_and_repeats_nothing() {
-    let store = Store::new();
+async fn an_outage_parks_and_repeats_nothing_with_ten_thousand_roots() {
+    let mut store = Store::new();
+    store.on_failure = OnFailure::Park;
     let began = Instant::now();
-    for sequence in 0..10 {
-        (0..1000).for_each(|number| store.push(store.commit(&root(number), sequence)));
+    for sequence in 0..2 {
+        (0..10_000).for_each(|number| store.push(store.commit(&root(number), sequence)));
     }
     let judge = move |batch: &RootBatch| {
         if began.elapsed() < Duration::from_hours(2) {
@@ -278,16 +281,19 @@ async fn an_outage_stops_nothing_for_good_and_repeats_nothing() {
     let (down, other) =
         (Recorder::new(Duration::from_millis(1), judge), Recorder::new(Duration::from_millis(1), takes_all));
     let (running, cancel) = store.start(&[("down", down.clone()), ("other", other.clone())], 64);
-    other.until(10_000, 60 * SECOND).await;
+    other.until(20_000, 60 * SECOND).await;
     sleep(Duration::from_hours(1)).await;
     assert_eq!(store.health.problems(), ["handler down: the receiver is down: connection refused"]);
     sleep(Duration::from_hours(1)).await;
-    down.until(10_000, 120 * SECOND).await;
+    let marked = store.positions.marked(&name("down")).await.unwrap();
+    assert_eq!(marked, Marked::default(), "nobody is parked, nor deferred");
+    down.until(20_000, 120 * SECOND).await;
     sleep(2 * SECOND).await;
+    assert!(store.positions.skips().is_empty());
     assert!(store.health.problems().is_empty(), "{:?}", store.health.problems());
     cancel.cancel();
     running.await.unwrap();
-    down.assert_in_order_once(1000, 10);
+    down.assert_in_order_once(10_000, 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -15,7 +15,7 @@ use super::arguments::handler_name;
 use super::connect::Connection;
 use super::output::{Listing, remark};
 use super::{CliError, Context};
-use crate::audit::{Ahead, Finding, Judged, KeyScan, Open, RootKeys, judge};
+use crate::audit::{Ahead, Finding, Judged, KeyScan, Open, PassedHoles, RootKeys, judge};
 use crate::backfill::{CapacityPace, JobStore as _, ScanProgress, TableScan, TableSource as _, bar};
 use crate::config::HandlerConfig;
 use crate::event::{Root, Sequence, Timestamp};
@@ -24,7 +24,8 @@ use crate::lane::Subscription;
 use crate::relay::subscription;
 use crate::relay_table::{HandlerRegistry as _, RelayTable};
 use crate::storage::{
-    Consistency, DynamoMarks, DynamoPositions, EventStore, Marking, PositionStore as _, Standing, StorageError,
+    Consistency, DynamoMarks, DynamoPositions, EventSource as _, EventStore, Marking, Passed, PositionStore as _,
+    Standing, StorageError,
 };
 use crate::time::Clock;
 
@@ -237,8 +238,30 @@ impl Audit {
         } else {
             None
         };
+        let holes = match &standing.passed {
+            Some(passed) if standing.mark.is_none() => self.holes(&self.audited[index], &keys.root, passed).await?,
+            _ => PassedHoles::default(),
+        };
         let (now, late_after) = (self.clock.now(), self.args.late_after);
-        Ok(judge(Judged { keys, standing, open, ahead, now, late_after }))
+        Ok(judge(Judged { keys, standing, open, ahead, holes, now, late_after }))
+    }
+
+    /// What the table has in the holes that were passed.
+    async fn holes(&self, audited: &Audited, root: &Root, passed: &Passed) -> Result<PassedHoles, CliError> {
+        let mut found = PassedHoles { missing: passed.between(Sequence::FIRST, Sequence(u64::MAX)), filled: false };
+        for hole in passed.holes() {
+            let mut from = Some(hole.first);
+            while let Some(next) = from {
+                let page = self.events.read_consistent(root, next, hole.last, SEARCH_ROWS).await;
+                let page = page.map_err(|error| self.connection.trouble(error))?;
+                for row in &page.rows {
+                    found.missing = found.missing.saturating_sub(1);
+                    found.filled |= row.as_ref().map_or(true, |event| audited.subscription.wants(event));
+                }
+                from = page.next;
+            }
+        }
+        Ok(found)
     }
 
     /// The first event above a position that the handler wants.
@@ -312,6 +335,9 @@ impl Audit {
     fn verdict(&self) -> Result<(), CliError> {
         let Counts { rows, roots, faults, marked, late, repaired } = self.counts;
         remark(format!("{rows} rows of {roots} roots: {faults} faults, {marked} parked or deferred, {late} late"));
+        if self.args.repair {
+            remark("a position that was edited forward within the events looks delivered: the tables cannot tell");
+        }
         if repaired > 0 {
             remark(format!("{repaired} roots are delivered again by the relay within seconds, or at its next start"));
         }

@@ -35,7 +35,8 @@ pub(super) fn judge(answer: &Answer, url: &str, now: Timestamp) -> Result<(), Ha
             after,
             source: None,
         }),
-        408 | 409 | 425 | 429 => Err(retry(url, status, after)),
+        429 => Err(HandlerError::Throttled { reason: format!("{url} answered {status}"), after }),
+        408 | 409 | 425 => Err(retry(url, status, after)),
         400..=499 => Err(HandlerError::permanent(format!("{url} refused the event with {status}"))),
         // 5xx, and numbers that HTTP does not know: the receiver is at fault, not the event.
         _ => Err(retry(url, status, after)),
@@ -78,7 +79,8 @@ mod tests {
             let as_expected = match status {
                 200..=299 => answer.is_ok(),
                 401 | 403 => matches!(answer, Err(HandlerError::Unavailable { after: None, .. })),
-                408 | 409 | 425 | 429 => matches!(answer, Err(HandlerError::Retry { after: None, .. })),
+                429 => matches!(answer, Err(HandlerError::Throttled { after: None, .. })),
+                408 | 409 | 425 => matches!(answer, Err(HandlerError::Retry { after: None, .. })),
                 300..=499 => matches!(answer, Err(HandlerError::Permanent { .. })),
                 _ => matches!(answer, Err(HandlerError::Retry { after: None, .. })),
             };
@@ -108,7 +110,8 @@ mod tests {
         ];
         for (text, seconds) in cases {
             for status in [429, 503] {
-                let Err(HandlerError::Retry { after, .. }) = judged(status, Some(text)) else {
+                let answer = judged(status, Some(text));
+                let Err(HandlerError::Retry { after, .. } | HandlerError::Throttled { after, .. }) = answer else {
                     panic!("{status} is tried again")
                 };
                 assert_eq!(after, seconds.map(Duration::from_secs), "{status} {text:?}");

@@ -149,10 +149,11 @@ async fn a_refused_batch_is_halved_down_to_the_event_at_fault() {
 async fn the_kinds_of_failure_reach_the_caller() {
     type Kind = fn(&HandlerError) -> bool;
     let retry: Kind = |error| matches!(error, HandlerError::Retry { .. });
+    let throttled: Kind = |error| matches!(error, HandlerError::Throttled { .. });
     let unavailable: Kind = |error| matches!(error, HandlerError::Unavailable { .. });
     let permanent: Kind = |error| matches!(error, HandlerError::Permanent { .. });
     let cases = [
-        ("429 Too Many Requests", retry),
+        ("429 Too Many Requests", throttled),
         ("500 Internal Server Error", retry),
         ("401 Unauthorized", unavailable),
         ("404 Not Found", permanent),
@@ -177,7 +178,11 @@ async fn retry_after_comes_through_as_seconds_and_as_a_date() {
     ] {
         let server = Server::answering(head).await;
         let error = handler(&server).with_clock(clock.clone()).deliver(&batch("a", 0..1)).await.unwrap_err();
-        let HandlerError::Retry { after: Some(after), .. } = error else { panic!("{head}: {error:?}") };
+        let (HandlerError::Retry { after: Some(after), .. } | HandlerError::Throttled { after: Some(after), .. }) =
+            error
+        else {
+            panic!("{head}: {error:?}")
+        };
         assert!((Duration::from_secs(least)..=Duration::from_secs(most)).contains(&after), "{head}: {after:?}");
     }
 }

@@ -1,6 +1,6 @@
 //! What an answer of Kinesis means: for a record of a call, or for a call as a whole.
 //!
-//! Decides which of the three kinds of failure something is, never what is done about it. No error here holds data of a
+//! Decides which of the kinds of failure something is, never what is done about it. No error here holds data of a
 //! record.
 
 use std::error::Error;
@@ -122,9 +122,11 @@ pub(super) fn record_failure(stream: &str, result: &PutRecordsResultEntry) -> Op
     if code.starts_with("KMS") {
         return Some(HandlerError::unavailable(of_code("PutRecords", stream, code).1));
     }
-    // `ProvisionedThroughputExceededException` or `InternalFailure`. The message beside it names the stream and the
-    // account only, and is left out.
-    Some(HandlerError::retry(format!("the stream `{stream}` did not take the record: {code}")))
+    // The message beside the code names the stream and the account only, and is left out.
+    let reason = format!("the stream `{stream}` did not take the record: {code}");
+    // The shard has no capacity left for the moment: it says nothing about the record.
+    let throttled = code == "ProvisionedThroughputExceededException";
+    Some(if throttled { HandlerError::throttled(reason) } else { HandlerError::retry(reason) })
 }
 
 #[cfg(test)]
@@ -174,7 +176,9 @@ mod tests {
     fn a_record_is_tried_again() {
         let result = |code: &str| PutRecordsResultEntry::builder().error_code(code).build();
         assert!(record_failure("orders", &PutRecordsResultEntry::builder().shard_id("1").build()).is_none());
-        for code in ["ProvisionedThroughputExceededException", "InternalFailure", "SomethingNew"] {
+        let throttled = record_failure("orders", &result("ProvisionedThroughputExceededException"));
+        assert!(matches!(throttled, Some(HandlerError::Throttled { .. })));
+        for code in ["InternalFailure", "SomethingNew"] {
             assert!(matches!(record_failure("orders", &result(code)), Some(HandlerError::Retry { .. })), "{code}");
         }
         let kms = record_failure("orders", &result("KMSAccessDeniedException"));

@@ -157,7 +157,9 @@ impl Contract {
                 Checkpoint::At(through) => number <= through,
                 Checkpoint::Finished => true,
             };
-            let marked = self.marks.contains_key(root);
+            // A mark stands for what it goes on from; for an event in a passed hole only one at or before it does.
+            let filled = self.fills(root, *sequence);
+            let marked = self.marks.get(root).is_some_and(|mark| !filled || mark.sequence <= *sequence);
             let exists = !marked && self.table.contains_key(&(root.clone(), *sequence));
             let position = self.positions.get(root).copied();
             let covered = self.is_covered(root, *sequence, position, false) && !self.fills(root, *sequence);

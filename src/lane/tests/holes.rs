@@ -102,6 +102,46 @@ fn left_out_by_an_operator_it_is_done_with() {
 }
 
 #[test]
+fn of_two_that_appear_each_is_met() {
+    // The first is left out; or the second is shown while the first one's mark is being written.
+    let mut rig = passed(passing());
+    rig.page(evs("r", 2..4));
+    rig.rest();
+    assert_eq!(rig.mark("r").map(|mark| mark.sequence.0), Some(2));
+    rig.release_parked("r", true);
+    rig.rest();
+    assert_eq!(rig.mark("r").map(|mark| (mark.state, mark.sequence.0)), Some((MarkState::Parked, 3)));
+    rig.release_parked("r", false);
+    rig.rest();
+    assert_eq!((rig.of("r"), rig.mark("r"), rig.passed("r")), (vec![3, 4, 5], None, String::new()));
+    let mut rig = passed(passing());
+    rig.hold(Kind::Mark);
+    rig.page([ev("r", 3)]);
+    rig.page([ev("r", 2)]);
+    rig.release(Kind::Mark);
+    rig.rest();
+    assert_eq!(rig.mark("r").map(|mark| mark.sequence.0), Some(2));
+    assert_eq!(rig.checkpoint(LANE), Some(rig.number));
+}
+
+#[test]
+fn one_that_appears_while_another_event_fails_is_not_forgotten() {
+    let mut rig = passed(passing());
+    rig.script("r", [Answer::Permanent]);
+    rig.hold(Kind::Deliver);
+    rig.page([ev("r", 6)]);
+    rig.page([ev("r", 3)]);
+    rig.release(Kind::Deliver);
+    rig.rest();
+    assert_eq!(rig.mark("r").map(|mark| (mark.state, mark.sequence.0)), Some((MarkState::Parked, 3)));
+    assert_eq!(rig.checkpoint(LANE), Some(rig.number), "and it holds no checkpoint");
+    rig.delivered.clear();
+    rig.release_parked("r", false);
+    rig.rest();
+    assert_eq!((rig.of("r"), rig.mark("r")), (vec![3, 4, 5, 6], None));
+}
+
+#[test]
 fn its_page_is_held_until_the_mark_stands() {
     for kind in [Kind::Mark, Kind::Load, Kind::Deliver] {
         let mut rig = passed(LaneSettings { idle_roots_max: 1, ..passing() });
@@ -160,6 +200,60 @@ fn one_that_is_let_go_while_the_position_is_read_is_found_in_the_table() {
     rig.release_parked("r", false);
     rig.rest();
     assert_eq!((rig.of("r"), rig.passed("r")), (vec![3, 4, 5, 6], "2".to_owned()));
+}
+
+#[test]
+fn what_was_let_go_beside_one_that_is_known_holds_no_checkpoint() {
+    let mut rig = passed(LaneSettings { idle_roots_max: 1, queued_bytes_max: 1000, ..passing() });
+    rig.page([ev("b", 0), ev("c", 0)]);
+    rig.rest();
+    rig.hold(Kind::Load);
+    rig.page([ev("r", 3)]);
+    rig.page([ev("r", 6).sized(300)]);
+    rig.page([ev("r", 7)]);
+    rig.release(Kind::Load);
+    rig.rest();
+    assert_eq!(rig.mark("r").map(|mark| mark.sequence.0), Some(3));
+    assert_eq!(rig.checkpoint(LANE), Some(rig.number));
+    rig.end(LANE);
+    rig.rest();
+    assert_eq!(rig.finished, [LANE]);
+}
+
+#[test]
+fn a_long_hole_is_looked_at_to_its_end() {
+    let settings = LaneSettings { idle_roots_max: 1, queued_bytes_max: 1000, ..passing() };
+    let mut rig = Rig::subscribed(settings, types(&["Placed"]));
+    rig.page([ev("r", 0).of("Placed")]);
+    rig.page([ev("r", 1500).of("Placed")]);
+    rig.rest();
+    assert_eq!(rig.passed("r"), "1-1499");
+    rig.page([ev("b", 0).of("Placed"), ev("c", 0).of("Placed")]);
+    rig.rest();
+    rig.write((1..1300).map(|sequence| ev("r", sequence).of("Noise")).collect::<Vec<_>>());
+    rig.hold(Kind::Load);
+    rig.page([ev("r", 1501).of("Placed").sized(300)]);
+    rig.page([ev("r", 1300).of("Placed")]);
+    rig.release(Kind::Load);
+    rig.rest();
+    assert_eq!(rig.mark("r").map(|mark| mark.sequence.0), Some(1300));
+}
+
+#[test]
+fn what_is_let_go_during_the_last_read_is_no_hole() {
+    let mut rig = Rig::with(LaneSettings { queued_bytes_max: 1000, ..passing() });
+    rig.page([ev("r", 0)]);
+    rig.page([ev("r", 2).sized(200)]);
+    rig.millis(9_500);
+    rig.hold(Kind::Repair);
+    rig.millis(2_000);
+    assert_eq!(rig.held(Kind::Repair), 1);
+    // It was written after the read, and shown before its answer.
+    rig.show(LANE, [ev("r", 1)], false);
+    rig.release(Kind::Repair);
+    rig.write([ev("r", 1)]);
+    rig.rest();
+    assert_eq!((rig.of("r"), rig.passed("r")), (vec![0, 1, 2], String::new()));
 }
 
 #[test]
@@ -228,6 +322,24 @@ fn one_that_the_handler_does_not_want_is_no_matter() {
     rig.page([ev("r", 2).invalid()]);
     rig.rest();
     assert_eq!(rig.mark("r").map(|mark| mark.sequence.0), Some(2));
+}
+
+#[test]
+fn one_that_another_replica_has_passed_is_known() {
+    let mut rig = Rig::with(passing());
+    rig.page([ev("r", 0)]);
+    rig.rest();
+    rig.hold(Kind::Flush);
+    rig.page([ev("r", 1)]);
+    rig.millis(2_000);
+    rig.write([ev("r", 3)]);
+    rig.elsewhere("r", 3);
+    rig.passed_elsewhere("r", 2);
+    rig.release(Kind::Flush);
+    rig.page([ev("r", 2), ev("r", 3)]);
+    rig.rest();
+    assert_eq!((rig.of("r"), rig.mark("r").map(|mark| mark.sequence.0)), (vec![0, 1], Some(2)));
+    assert_eq!(rig.checkpoint(LANE), Some(rig.number));
 }
 
 #[test]

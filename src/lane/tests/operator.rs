@@ -2,7 +2,7 @@
 
 use super::rig::{LANE, Rig, root_of};
 use crate::event::{Root, Sequence, Timestamp};
-use crate::storage::{Mark, MarkState, Marked};
+use crate::storage::{Hole, Mark, MarkState, Marked};
 use crate::stream::{Change, Page, Record, StreamSequence};
 
 impl Rig {
@@ -26,6 +26,13 @@ impl Rig {
         }
         self.contract.passed.retain(|_, holes| !holes.is_empty());
         self.resume();
+    }
+
+    /// Another replica has passed a hole.
+    pub(super) fn passed_elsewhere(&mut self, root: &str, sequence: u64) {
+        let passed = self.contract.passed.entry(root_of(root)).or_default();
+        let (first, last) = (Sequence(sequence), Sequence(sequence));
+        *passed = passed.with(Hole { first, last }).unwrap();
     }
 
     /// The holes of a root that were passed.

@@ -41,7 +41,7 @@ fn an_event_that_cannot_be_put_together_parks_and_says_nothing_of_the_receiver()
     rig.advance(Duration::from_mins(10));
     assert!((0..20).all(|root| rig.mark(&root.to_string()).is_some() == (root % 2 == 1)), "all of them are known");
     let others = rig.delivered.len() - 10;
-    assert!((40..60).contains(&others), "{others}: it is down all the time, and probed one at a time");
+    assert!((60..100).contains(&others), "{others}: it is down all the time, and probed one at a time");
     rig.everybody = Answer::All;
     rig.rest();
     assert!((0..20).all(|root| root % 2 == 1 || rig.position(&root.to_string()) == Some(0)));
@@ -130,4 +130,23 @@ fn what_is_pulled_during_an_outage_is_bounded() {
     rig.rest();
     assert!(rig.lanes.wants_page() && rig.lanes.queued_bytes() == 0);
     assert_eq!(rig.checkpoint(LANE), Some(pages));
+}
+
+#[test]
+fn who_is_asked_to_come_later_is_never_given_up_while_others_succeed() {
+    let settings = LaneSettings { on_failure: OnFailure::Park, attempts_max: 3, ..settings() };
+    let mut rig = Rig::with(LaneSettings { age_max: Duration::from_secs(10), ..settings });
+    rig.always("busy", Answer::Throttled);
+    rig.page([ev("busy", 0)]);
+    for sequence in 0..600 {
+        rig.page([ev("other", sequence)]);
+        rig.millis(500);
+    }
+    assert_eq!((rig.mark("busy"), rig.position("other")), (None, Some(599)));
+    assert!(rig.of("busy").len() > 100, "{} attempts", rig.of("busy").len());
+    // What fails then begins to count then.
+    rig.script("busy", [Answer::Retry, Answer::Retry]);
+    rig.always("busy", Answer::All);
+    rig.rest();
+    assert_eq!((rig.mark("busy"), rig.position("busy")), (None, Some(0)));
 }

@@ -176,3 +176,22 @@ fn a_stuck_root_in_an_ended_shard_does_not_undo_the_coalescing() {
     }
     assert!(rig.flushes.len() <= 11, "{} flushes in 10 seconds", rig.flushes.len());
 }
+
+#[test]
+fn what_was_accepted_beyond_a_position_written_by_others_is_not_given_again() {
+    let mut rig = Rig::new();
+    rig.page([ev("a", 0)]);
+    rig.rest();
+    rig.hold(Kind::Flush);
+    rig.page([ev("a", 1)]);
+    rig.millis(2_000);
+    rig.page(evs("a", 2..5));
+    rig.elsewhere("a", 2);
+    rig.release_one(Kind::Flush);
+    rig.millis(20_000);
+    assert_eq!((rig.position("a"), rig.checkpoint(LANE)), (Some(2), Some(2)), "3 and 4 are not durable yet");
+    rig.release(Kind::Flush);
+    rig.rest();
+    assert_eq!((rig.of("a"), rig.position("a")), (vec![0, 1, 2, 3, 4], Some(4)));
+    assert_eq!(rig.checkpoint(LANE), Some(rig.number));
+}

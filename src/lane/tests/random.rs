@@ -53,6 +53,7 @@ fn answer() -> impl Strategy<Value = Answer> {
         2 => Just(Answer::Retry),
         1 => Just(Answer::RetryAfter(Duration::from_secs(3))),
         1 => Just(Answer::Unavailable),
+        1 => Just(Answer::Throttled),
         1 => Just(Answer::Permanent),
     ]
 }
@@ -88,6 +89,7 @@ struct World {
     unshown: Vec<Spec>,
     withheld: Vec<(usize, Spec)>,
     created_at: i64,
+    passes_holes: bool,
 }
 
 impl World {
@@ -144,16 +146,23 @@ impl World {
             Step::Hold(kind) => self.rig.hold(KINDS[kind]),
             Step::Release(kind) => self.rig.release(KINDS[kind]),
             Step::Elsewhere(root) => {
-                // Another replica accepted and wrote one more than is known here; what is not there it did not.
-                if self.withheld.iter().any(|(of, _)| *of == root) {
-                    return;
-                }
+                // Another replica accepted and wrote one more than is known here; it passed what is not there, or did not
+                // come that far.
                 let of = super::rig::root_of(ROOTS[root]);
                 let Some(base) = self.rig.contract.base(&of) else { return };
+                let missing = self.withheld.iter().filter(|(of, _)| *of == root).map(|(_, event)| event.sequence);
+                let missing: Vec<u64> = missing.filter(|missing| *missing > base.0).collect();
+                if !missing.is_empty() && !self.passes_holes {
+                    return;
+                }
                 let accepted = self.rig.contract.accepted.get(&of).map(|through| through.0 + 1);
                 let position = [accepted, self.rig.position(ROOTS[root])].into_iter().flatten().max().unwrap_or(0);
-                if position.max(base.0) < self.next[root] {
-                    self.rig.elsewhere(ROOTS[root], position.max(base.0));
+                let position = position.max(base.0);
+                if position < self.next[root] && !missing.contains(&position) && self.rig.mark(ROOTS[root]).is_none() {
+                    self.rig.elsewhere(ROOTS[root], position);
+                    for missing in missing.into_iter().filter(|missing| *missing < position) {
+                        self.rig.passed_elsewhere(ROOTS[root], missing);
+                    }
                 }
             }
             Step::Rewind(root, back) => {
@@ -239,7 +248,7 @@ proptest! {
         let subscription = if some_types { types(&TYPES[..1]) } else { Subscription::everything() };
         let mut rig = Rig::subscribed(settings, subscription);
         rig.open(OTHER);
-        let mut world = World { rig, next: [0; ROOTS.len()], unshown: Vec::new(), withheld: Vec::new(), created_at: 0 };
+        let mut world = World { rig, next: [0; ROOTS.len()], unshown: Vec::new(), withheld: Vec::new(), created_at: 0, passes_holes };
         for step in &steps {
             world.step(step);
         }
@@ -251,7 +260,7 @@ proptest! {
     fn a_stop_at_any_moment_leaves_what_the_next_life_needs(steps in proptest::collection::vec(step(), 1..60)) {
         let mut rig = Rig::with(settings());
         rig.open(OTHER);
-        let mut world = World { rig, next: [0; ROOTS.len()], unshown: Vec::new(), withheld: Vec::new(), created_at: 0 };
+        let mut world = World { rig, next: [0; ROOTS.len()], unshown: Vec::new(), withheld: Vec::new(), created_at: 0, passes_holes: false };
         for step in &steps {
             world.step(step);
         }

@@ -36,6 +36,7 @@ pub(super) enum Answer {
     RetryAfter(Duration),
     Unavailable,
     Permanent,
+    Throttled,
     /// It is not even asked: the payload lacks a chunk.
     Broken,
 }
@@ -413,6 +414,7 @@ impl Rig {
             Answer::RetryAfter(wait) => {
                 Err(HandlerError::Retry { reason: "later".into(), after: Some(wait), source: None })
             }
+            Answer::Throttled => Err(HandlerError::throttled("later, please")),
             Answer::Unavailable => Err(HandlerError::unavailable("down")),
             Answer::Permanent => Err(HandlerError::permanent("never")),
             Answer::Broken => return (batch, None),
