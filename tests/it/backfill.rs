@@ -6,7 +6,7 @@ use std::ops::Range;
 use angzarr_relay::aws::AwsClients;
 use angzarr_relay::backfill::{JobStore as _, Segment};
 use angzarr_relay::handler::HandlerName;
-use angzarr_relay::local::{EmbeddedDynamo, EmbeddedKinesis, KinesisOptions};
+use angzarr_relay::local::EmbeddedDynamo;
 use angzarr_relay::relay_table::{Checkpoint, CheckpointStore as _, RelayTable};
 use angzarr_relay::stream::ShardId;
 use angzarr_relay::time::Clock;
@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::embedded::clients;
 use crate::relaying::{House, Output};
-use crate::support::{DynamoDbLocal, RelayHome, Writer, fill, until};
+use crate::support::{DynamoDbLocal, KinesisProcess, RelayHome, Writer, fill, until};
 
 /// One of the four segments of the table has so many rows, about.
 const SEGMENT_ROWS: u64 = 25_000;
@@ -40,15 +40,15 @@ fn each(root: u64) -> u64 {
 /// A table of a hundred thousand events and the relay's handler `copy`.
 struct Large {
     _dynamodb: DynamoDbLocal,
-    _kinesis: EmbeddedKinesis,
+    _kinesis: KinesisProcess,
     house: House,
 }
 
 impl Large {
     async fn build(prefix: &str) -> Self {
         let dynamodb = DynamoDbLocal::start_alone().await;
-        let kinesis = EmbeddedKinesis::start(&KinesisOptions::default()).unwrap();
-        let house = House::build(&dynamodb.endpoint, kinesis.endpoint(), prefix, 2).await;
+        let kinesis = KinesisProcess::start().await;
+        let house = House::build(&dynamodb.endpoint, &kinesis.endpoint, prefix, 2).await;
         let settings = std::fs::read_to_string(&house.config).unwrap().replace("[relay]", MEMORY_LIMIT);
         std::fs::write(&house.config, settings).unwrap();
         Self { _dynamodb: dynamodb, _kinesis: kinesis, house }
@@ -322,4 +322,34 @@ async fn positions_carry_over_to_another_regions_replica_of_the_table() {
     until("it is ready", async || relay.health("/readyz").await.filter(|(status, _)| *status == 200)).await;
     assert!(relay.terminate().await.success(), "{}", relay.output());
     assert_eq!(home.sequences("audit.jsonl"), *writer.written(), "each once: positions are sequences of roots");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_taken_out_of_the_configuration_catches_up_when_it_comes_back_and_a_renamed_one_is_new() {
+    let dynamo = EmbeddedDynamo::start(None).unwrap();
+    let aws = clients(Some(dynamo.endpoint()), None).await;
+    crate::embedded::tables(&aws, RelayHome::PREFIX).await;
+    let home = RelayHome::new();
+    let handlers = |names: &[&str]| {
+        let handler = |name: &&str| {
+            format!(
+                "[[handlers]]\nname = \"{name}\"\nsubscribe = [{{ domain = \"*\" }}]\njsonl = {{ path = \"HOME/{name}\" }}\n"
+            )
+        };
+        let all: String = names.iter().map(handler).collect();
+        home.configure(dynamo.endpoint(), &format!("[relay]\npoll_interval_max = \"250ms\"\n{all}"));
+    };
+    let mut writer = Writer::new(&aws);
+    for names in [&["stays", "goes"][..], &["stays"], &["stays", "goes", "renamed"]] {
+        handlers(names);
+        let mut relay = home.start().await;
+        writer.append_to(0..20, 3).await;
+        for name in names {
+            until("all is in the file", async || (home.sequences(name) == *writer.written()).then_some(())).await;
+        }
+        assert!(relay.terminate().await.success(), "{}", relay.output());
+        for name in names {
+            assert_eq!(home.sequences(name), *writer.written(), "{name}: each once");
+        }
+    }
 }

@@ -82,18 +82,22 @@ async fn a_payload_in_chunks_comes_back_whole(aws: &AwsClients, prefix: &str) {
 }
 
 async fn of_two_writers_one_has_its_chunks_in_the_event(aws: &AwsClients, prefix: &str) {
-    let (store, root) = (store(aws, prefix, 350 << 10).await, root("1"));
-    let payloads = [payload(5 << 20), vec![7; 5 << 20]];
-    let events = payloads.clone().map(|payload| [event("OrderPlaced", &payload)]);
-    let (one, two) = tokio::join!(store.append(&root, None, &events[0]), store.append(&root, None, &events[1]));
-    let won = [&one, &two].map(Result::is_ok);
-    assert!(won[0] != won[1], "{one:?} {two:?}");
-    let lost = [one, two].into_iter().find_map(Result::err).unwrap();
-    assert!(matches!(lost, StorageError::LostRace { .. }), "{lost}");
-    let found = read(&store, &root).await;
-    let winner = usize::from(won[1]);
-    assert!(store.payload(&found[0]).await.unwrap() == payloads[winner]);
-    assert_eq!(chunk_rows(aws, prefix).await.len(), 30, "the loser's stay, and belong to nothing");
+    // In one transaction, of which the loser leaves nothing; and, beyond 4 MB, before the event.
+    for (id, chunk_bytes, bytes, left) in [("1", CHUNK, CHUNK * 3, 3), ("2", 350 << 10, 5 << 20, 30)] {
+        let (store, root) = (store(aws, prefix, chunk_bytes).await, root(id));
+        let before = chunk_rows(aws, prefix).await.len();
+        let payloads = [payload(bytes), vec![7; bytes]];
+        let events = payloads.clone().map(|payload| [event("OrderPlaced", &payload)]);
+        let (one, two) = tokio::join!(store.append(&root, None, &events[0]), store.append(&root, None, &events[1]));
+        let won = [&one, &two].map(Result::is_ok);
+        assert!(won[0] != won[1], "{one:?} {two:?}");
+        let lost = [one, two].into_iter().find_map(Result::err).unwrap();
+        assert!(matches!(lost, StorageError::LostRace { .. }), "{lost}");
+        let found = read(&store, &root).await;
+        let winner = usize::from(won[1]);
+        assert!(store.payload(&found[0]).await.unwrap() == payloads[winner]);
+        assert_eq!(chunk_rows(aws, prefix).await.len() - before, left, "what the loser left belongs to nothing");
+    }
 }
 
 async fn an_append_with_a_token_writes_the_same_chunks_again(aws: &AwsClients, prefix: &str) {

@@ -2,17 +2,15 @@
 //! meets it.
 
 use angzarr_relay::aws::AwsClients;
-use angzarr_relay::event::{Root, Sequence, Timestamp};
-use angzarr_relay::handler::HandlerName;
+use angzarr_relay::event::{Sequence, Timestamp};
 use angzarr_relay::storage::{
-    Advance, DynamoMarks, DynamoPositions, Hole, Mark, MarkState, MarkStore as _, Marking, Pass, Passed,
-    PositionStore as _, Standing,
+    Advance, Hole, Mark, MarkState, MarkStore as _, Marking, Pass, Passed, PositionStore as _, Standing,
 };
-use angzarr_relay::time::Clock;
 use serde_json::Value;
 
-use crate::embedded::{clients, tables};
+use crate::embedded::{clients, root};
 use crate::outage::dynamo_with_tables;
+use crate::parking::Tables;
 use crate::support::{RelayHome, fill, until};
 
 crate::scenarios!(
@@ -21,26 +19,7 @@ crate::scenarios!(
     what_appeared_in_a_hole_is_released_or_left_out,
 );
 
-struct Tables {
-    positions: DynamoPositions,
-    marks: DynamoMarks,
-    handler: HandlerName,
-}
-
 impl Tables {
-    async fn new(aws: &AwsClients, prefix: &str) -> Self {
-        let names = tables(aws, prefix).await;
-        Self {
-            positions: DynamoPositions::new(aws, &names.positions, Clock::system()),
-            marks: DynamoMarks::new(aws, &names, Clock::system()),
-            handler: HandlerName::new("h").unwrap(),
-        }
-    }
-
-    async fn standing(&self, id: &str) -> Standing {
-        self.positions.load(&self.handler, &[root(id)]).await.unwrap().remove(0)
-    }
-
     async fn pass(&self, id: &str, standing: &Standing, first: u64, last: u64) -> Marking {
         let hole = Hole { first: Sequence(first), last: Sequence(last) };
         let passed = standing.passed.as_deref().cloned().unwrap_or_default().with(hole).unwrap();
@@ -52,10 +31,6 @@ impl Tables {
         let advance = Advance { root: root(id), from: from.map(Sequence), to: Sequence(to) };
         self.positions.advance(&self.handler, &[advance]).await.remove(0).unwrap();
     }
-}
-
-fn root(id: &str) -> Root {
-    Root::new("orders", "angzarr", id).unwrap()
 }
 
 fn passed(standing: &Standing) -> Option<String> {

@@ -24,14 +24,15 @@ crate::scenarios!(
     a_passed_event_moves_the_position_and_is_recorded,
 );
 
-struct Tables {
-    positions: DynamoPositions,
-    marks: DynamoMarks,
-    handler: HandlerName,
+/// Positions and marks of one handler, on tables of a scenario's own.
+pub(crate) struct Tables {
+    pub(crate) positions: DynamoPositions,
+    pub(crate) marks: DynamoMarks,
+    pub(crate) handler: HandlerName,
 }
 
 impl Tables {
-    async fn new(aws: &AwsClients, prefix: &str) -> Self {
+    pub(crate) async fn new(aws: &AwsClients, prefix: &str) -> Self {
         let names = tables(aws, prefix).await;
         Self {
             positions: DynamoPositions::new(aws, &names.positions, Clock::system()),
@@ -40,7 +41,7 @@ impl Tables {
         }
     }
 
-    async fn standing(&self, id: &str) -> Standing {
+    pub(crate) async fn standing(&self, id: &str) -> Standing {
         self.positions.load(&self.handler, &[root(id)]).await.unwrap().remove(0)
     }
 
@@ -155,6 +156,15 @@ async fn a_poisoned_root_parks_and_is_released_from_the_command_line() {
         (&"billing".into(), &"r3".into(), &0.into())
     );
     assert_eq!(listed.len(), 1);
+    for (arguments, count) in [
+        (["--handler", "billing"], 1),
+        (["--handler", "another"], 0),
+        (["--domain", "orders"], 1),
+        (["--domain", "carts"], 0),
+    ] {
+        let (_, listed, said) = home.command(&[&["parked", "list", "--json"], &arguments[..]].concat());
+        assert_eq!(listed.lines().count(), count, "{arguments:?}: {listed}{said}");
+    }
     shows(&relay, r#"angzarr_relay_stuck_roots_count{handler="billing",state="parked"}"#, 1.0).await;
     // A parked root holds neither lag nor checkpoint, and what comes later is left in the table.
     shows(&relay, r#"angzarr_relay_handler_lag_seconds{handler="billing"}"#, 0.0).await;

@@ -19,6 +19,8 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
     TransactWriteItem, Update,
 };
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Barrier;
 use tokio_util::sync::CancellationToken;
 
@@ -48,13 +50,13 @@ impl Projection for Counts {
     }
 }
 
-/// Makes so many writes for an event as its sequence says, on items of their own.
-struct Many;
+/// Makes so many writes for an event, on items of their own.
+struct Many(usize);
 
 #[async_trait]
 impl Projection for Many {
     async fn writes(&self, batch: &RootBatch) -> Result<Vec<TransactWriteItem>, HandlerError> {
-        let each = batch.events.iter().flat_map(|event| (0..40).map(move |item| (event.sequence.0, item)));
+        let each = batch.events.iter().flat_map(|event| (0..self.0).map(move |item| (event.sequence.0, item)));
         Ok(each.map(|(sequence, item)| add(&format!("{}-{sequence}-{item}", batch.root.id()), 1)).collect())
     }
 }
@@ -193,14 +195,25 @@ async fn what_breaks_a_rule_is_the_events_fault(aws: &AwsClients, prefix: &str) 
 async fn what_does_not_fit_into_one_transaction_is_cut(aws: &AwsClients, prefix: &str) {
     let names = tables(aws, prefix).await;
     create_model(aws).await;
-    let handler = Transactional::new(handler_name(), positions(aws, &names), Many);
-    let accepted = handler.deliver(&batch(prefix, 0..5)).await.unwrap();
+    let many = |writes| Transactional::new(handler_name(), positions(aws, &names), Many(writes));
+    // 100 items with the position.
+    let accepted = many(33).deliver(&batch(&format!("{prefix}-fits"), 0..3)).await.unwrap();
+    assert_eq!(accepted, Accepted { events: 3 });
+    let accepted = many(50).deliver(&batch(&format!("{prefix}-cut"), 0..2)).await.unwrap();
+    assert_eq!(accepted, Accepted { events: 1 });
+    let single = format!("{prefix}-single");
+    assert_eq!(many(99).deliver(&batch(&single, 0..1)).await.unwrap(), Accepted { events: 1 });
+    let refused = many(100).deliver(&batch(&single, 1..2)).await;
+    assert!(
+        matches!(&refused, Err(HandlerError::Permanent { reason, .. }) if reason.contains("100 writes")),
+        "{refused:?}"
+    );
+    let accepted = many(40).deliver(&batch(prefix, 0..5)).await.unwrap();
     assert_eq!(accepted, Accepted { events: 2 }, "40 writes an event, 99 in all");
     assert_eq!(counted(aws, &format!("{prefix}-1-39")).await, Some(1));
     assert_eq!(counted(aws, &format!("{prefix}-2-0")).await, None);
 }
 
-/// The scenarios on DynamoDB Local share one.
 /// Writes to an item with an empty key.
 struct Nameless;
 
@@ -211,6 +224,7 @@ impl Projection for Nameless {
     }
 }
 
+/// The scenarios on DynamoDB Local share one.
 async fn create_model(aws: &AwsClients) {
     if aws.dynamodb.describe_table().table_name(MODEL).send().await.is_err() {
         let column = "pk";
@@ -274,4 +288,69 @@ async fn a_relay_hands_events_to_a_transactional_handler_and_writes_no_position_
     let roots: Vec<_> = (0..10).map(|number| root(&format!("r{number}"))).collect();
     let standings = positions(&aws, &names).load(&handler_name(), &roots).await.unwrap();
     assert!(standings.iter().all(|standing| standing.position == Some(Sequence(7))), "{standings:?}");
+}
+
+/// One message of HTTP/1.1, of which the length is known.
+async fn message(stream: &mut TcpStream) -> Option<Vec<u8>> {
+    let (mut bytes, mut part) = (Vec::new(), [0; 4096]);
+    loop {
+        let head_end = bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4);
+        if let Some(head_end) = head_end {
+            let head = String::from_utf8_lossy(&bytes[..head_end]).to_lowercase();
+            let length = head
+                .lines()
+                .find_map(|line| line.strip_prefix("content-length:"))
+                .map_or(0, |length| length.trim().parse::<usize>().unwrap());
+            if bytes.len() >= head_end + length {
+                return Some(bytes);
+            }
+        }
+        match stream.read(&mut part).await {
+            Ok(0) | Err(_) => return None,
+            Ok(read) => bytes.extend_from_slice(&part[..read]),
+        }
+    }
+}
+
+/// Stands before a DynamoDB, and loses the replies to so many transactions; notes the tokens of all.
+async fn losing_replies(server: &str, mut lost: u32, tokens: Arc<Mutex<Vec<String>>>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let server = server.trim_start_matches("http://").to_owned();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let Some(request) = message(&mut client).await else { continue };
+            let mut upstream = TcpStream::connect(&server).await.unwrap();
+            upstream.write_all(&request).await.unwrap();
+            let answer = message(&mut upstream).await.unwrap();
+            let text = String::from_utf8_lossy(&request);
+            if text.to_lowercase().contains("transactwriteitems") {
+                let token = text.split("\"ClientRequestToken\":\"").nth(1).and_then(|rest| rest.split('"').next());
+                tokens.lock().unwrap().push(token.unwrap().to_owned());
+                if lost > 0 {
+                    lost -= 1;
+                    continue;
+                }
+            }
+            client.write_all(&answer).await.ok();
+        }
+    });
+    endpoint
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_whose_reply_is_lost_is_sent_again_with_its_token() {
+    let dynamo = dynamo_with_tables().await;
+    let aws = clients(Some(dynamo.endpoint()), None).await;
+    create_model(&aws).await;
+    let names = TableNames::from_prefix(RelayHome::PREFIX);
+    let tokens = Arc::new(Mutex::new(Vec::new()));
+    let endpoint = losing_replies(dynamo.endpoint(), 2, tokens.clone()).await;
+    let unreliable = clients(Some(&endpoint), None).await;
+    let asked = Arc::new(AtomicU32::new(0));
+    let handler = Transactional::new(handler_name(), positions(&unreliable, &names), Counts(asked.clone()));
+    assert_eq!(handler.deliver(&batch("lost", 0..3)).await.unwrap(), Accepted { events: 3 });
+    let tokens = tokens.lock().unwrap().clone();
+    assert!(tokens.len() == 3 && tokens.iter().all(|token| *token == tokens[0]), "{tokens:?}");
+    assert_eq!((counted(&aws, "lost").await, asked.load(Ordering::Relaxed)), (Some(3), 1));
 }

@@ -265,6 +265,38 @@ async fn a_handler_a_hundred_times_slower_holds_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_root_with_which_the_handler_always_panics_parks_alone() {
+    let mut store = Store::new();
+    store.on_failure = OnFailure::Park;
+    for sequence in 0..50 {
+        (0..10).for_each(|number| store.push(store.commit(&root(number), sequence)));
+    }
+    let poisoned = root(3);
+    let view = Recorder::new(Duration::from_millis(1), move |batch: &RootBatch| {
+        assert!(batch.root != poisoned || batch.events[0].sequence < Sequence(7), "the test's own panic");
+        // One at a time, so that others are given events all the while.
+        Ok(Accepted { events: 1 })
+    });
+    let (running, cancel) = store.start(&[("view", view.clone())], 1);
+    view.until(450 + 7, 600 * SECOND).await;
+    let mut more = 50;
+    while store.positions.marked(&name("view")).await.unwrap().parked == 0 {
+        assert!(more < 2000, "it was never parked");
+        store.push(store.commit(&root(4), more));
+        more += 1;
+        sleep(SECOND).await;
+    }
+    let standing = store.positions.standing(&name("view"), &root(3));
+    let mark = standing.mark.unwrap();
+    // Once more alone, when its batch was given up.
+    assert_eq!((mark.sequence, mark.attempts), (Sequence(7), LaneSettings::default().attempts_max + 1));
+    assert!(mark.reason.contains("panicked"), "{}", mark.reason);
+    cancel.cancel();
+    running.await.unwrap();
+    assert_eq!(view.of(&root(3)), (0..7).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_outage_parks_and_repeats_nothing_with_ten_thousand_roots() {
     let mut store = Store::new();
     store.on_failure = OnFailure::Park;
