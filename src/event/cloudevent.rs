@@ -67,9 +67,14 @@ fn attributes(event: &Event) -> Map<String, Value> {
 /// The event as the bytes of a CloudEvents JSON object, on one line.
 #[must_use]
 pub fn cloudevent_bytes(event: &Event) -> Vec<u8> {
-    let mut bytes = head(event).into_bytes();
-    bytes.reserve_exact(encoded_bytes(event) + PAYLOAD_END.len());
+    completed(head(event), event)
+}
+
+/// The event on one line, of which this is what stands before the encoded payload.
+fn completed(head: String, event: &Event) -> Vec<u8> {
+    let mut bytes = head.into_bytes();
     let begin = bytes.len();
+    bytes.reserve_exact(encoded_bytes(event) + PAYLOAD_END.len());
     bytes.resize(begin + encoded_bytes(event), 0);
     // It fits: its length was computed by the same rule.
     let written = STANDARD.encode_slice(&event.payload, &mut bytes[begin..]).unwrap_or_default();
@@ -86,13 +91,14 @@ const PIECE_BYTES: usize = 48 << 10;
 #[derive(Debug)]
 pub struct CloudEventPieces {
     event: Arc<Event>,
+    total_bytes: usize,
     next: Option<Piece>,
 }
 
 #[derive(Debug)]
 enum Piece {
-    /// All of it, when that is little; else what stands before the payload.
-    First,
+    /// What stands before the payload, and with it all of the event when that is little.
+    First(String),
     /// The payload from here on.
     Payload(usize),
 }
@@ -101,13 +107,15 @@ impl CloudEventPieces {
     /// The pieces of an event.
     #[must_use]
     pub fn new(event: Arc<Event>) -> Self {
-        Self { event, next: Some(Piece::First) }
+        let head = head(&event);
+        let total_bytes = head.len() + encoded_bytes(&event) + PAYLOAD_END.len();
+        Self { event, total_bytes, next: Some(Piece::First(head)) }
     }
 
     /// How many bytes all of them have together.
     #[must_use]
     pub fn total_bytes(&self) -> usize {
-        head(&self.event).len() + encoded_bytes(&self.event) + PAYLOAD_END.len()
+        self.total_bytes
     }
 }
 
@@ -117,10 +125,10 @@ impl Iterator for CloudEventPieces {
     fn next(&mut self) -> Option<Bytes> {
         let payload = &self.event.payload;
         Some(match self.next.take()? {
-            Piece::First if payload.len() <= PIECE_BYTES => cloudevent_bytes(&self.event).into(),
-            Piece::First => {
+            Piece::First(head) if payload.len() <= PIECE_BYTES => completed(head, &self.event).into(),
+            Piece::First(head) => {
                 self.next = Some(Piece::Payload(0));
-                head(&self.event).into()
+                head.into()
             }
             Piece::Payload(at) if at >= payload.len() => PAYLOAD_END.into(),
             Piece::Payload(at) => {

@@ -221,8 +221,9 @@ impl Course {
         self.mark.is_some() && !self.active.as_deref().is_some_and(|active| active.work != Work::None)
     }
 
-    /// Up to where the root is covered for a checkpoint: to what appeared in a passed hole, or may have; by a mark, by the durable position, or, with no accepted event
-    /// unwritten, by the subscription and the start as well. None when nothing is.
+    /// Up to where the root is covered for a checkpoint: by a mark, by the durable position, or, with no accepted event
+    /// unwritten, by the subscription and the start as well; never beyond what appeared in a passed hole, or may have. None
+    /// when nothing is.
     pub(crate) fn settled(&self) -> Option<Sequence> {
         if self.durable == Durable::Unknown {
             return None;

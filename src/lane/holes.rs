@@ -12,7 +12,6 @@ use tracing::{error, warn};
 use super::course::{Phase, fills};
 use super::courses::Slot;
 use super::{Lanes, MarkOrder, OnHole, Repaired};
-use crate::event::Sequence;
 use crate::storage::{Hole, MarkState, Pass, Standing};
 use crate::stream::{RunRow, row_sequence};
 
@@ -28,29 +27,27 @@ const FILLED: &str = "the event appeared in a hole that was passed: `parked rele
 impl Lanes {
     /// The table holds events behind the hole, and none in it.
     pub(crate) fn meet_hole(&mut self, slot: Slot, hole: Hole, now: Instant) {
-        let on_hole = self.settings.on_hole;
         let Some(course) = self.courses.get_mut(slot) else { return };
         let Some(active) = course.active.as_deref_mut() else { return };
-        if active.reported.replace(hole.first) != Some(hole.first) {
+        let is_new = active.reported.replace(hole.first) != Some(hole.first);
+        if is_new {
             self.counters.hole();
-            if on_hole == OnHole::Park {
+        }
+        if self.settings.on_hole == OnHole::Park {
+            if is_new {
                 error!(
                     handler = %self.handler, root = %course.root, sequence = %hole.first,
                     "{HOLE}; the root is stopped for this handler"
                 );
             }
+            return self.stop(slot, HOLE, now);
         }
         let Some(passed) = course.passed.as_deref().cloned().unwrap_or_default().with(hole) else {
             return self.stop(slot, TOO_MANY, now);
         };
-        match on_hole {
-            OnHole::Park => self.stop(slot, HOLE, now),
-            OnHole::Pass => {
-                let reason = format!("the table has a hole: {hole} missing though later ones exist");
-                let (root, standing) = (course.root.clone(), course.standing());
-                self.order(slot, MarkOrder::Pass { root, standing, pass: Pass { hole, passed, reason } }, now);
-            }
-        }
+        let reason = format!("the table has a hole: {hole} missing though later ones exist");
+        let (root, standing) = (course.root.clone(), course.standing());
+        self.order(slot, MarkOrder::Pass { root, standing, pass: Pass { hole, passed, reason } }, now);
     }
 
     /// A hole is passed, durably.
@@ -76,27 +73,27 @@ impl Lanes {
         let Some(course) = self.courses.get_mut(slot) else { return false };
         let Some(active) = course.active.as_deref_mut() else { return false };
         let Some(filled) = active.filled else { return false };
-        let known = |sequence: Sequence| course.passed.as_deref().is_some_and(|passed| passed.contains(sequence));
+        let known = course.passed.as_deref().is_some_and(|passed| passed.contains(filled));
         let parked = course.mark.as_deref().filter(|mark| mark.state == MarkState::Parked);
         // Released, a parked root is given all from its mark on.
-        if parked.is_some_and(|mark| mark.sequence <= filled) || !known(filled) {
+        if parked.is_some_and(|mark| mark.sequence <= filled) || !known {
             active.filled = None;
             return false;
         }
         self.park_before(slot, filled, FILLED, now);
         true
     }
+
     /// Looks at the passed holes of a root that has let rows go, or goes on after an operator's order: events may have
     /// appeared in them.
     pub(crate) fn recheck_holes(&mut self, slot: Slot) {
         let Some(course) = self.courses.get_mut(slot) else { return };
         // What lies further on is met on the way there.
         let next = course.sequencer.next();
-        let first = course.passed.as_deref().and_then(|passed| passed.from(Sequence::FIRST));
-        let first = first.filter(|hole| hole.first < next);
+        let first = course.passed.as_deref().and_then(|passed| passed.holes().next()).map(|hole| hole.first);
         let deferred = course.mark.as_deref().is_some_and(|mark| mark.state == MarkState::Deferred);
-        let Some(active) = course.active.as_deref_mut().filter(|active| active.let_go || deferred) else { return };
-        active.recheck = first.map(|hole| hole.first);
+        let Some(active) = course.active.as_deref_mut() else { return };
+        active.recheck = first.filter(|first| *first < next && (active.let_go || deferred));
     }
 
     /// The rows of the hole that was looked at, or the first of them.

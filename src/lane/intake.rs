@@ -58,7 +58,9 @@ impl Lanes {
         let known = course.durable != Durable::Unknown;
         let filling =
             |row: &&RunRow| row_sequence(row) < next && fills(course.passed.as_deref(), row, &self.subscription);
-        let filled = run.rows.iter().find(filling).filter(|_| known).map(row_sequence);
+        // Hardly a root has any: the others' rows are not looked through.
+        let may_fill = known && course.passed.is_some();
+        let filled = if may_fill { run.rows.iter().find(filling).map(row_sequence) } else { None };
         if known
             && filled.is_none()
             && run.last() < next
@@ -170,7 +172,9 @@ impl Lanes {
             filled = filled.or(row.filter(fills).map(|row| row_sequence(&row)));
         }
         self.queued_bytes -= before - active.queued_bytes;
-        active.filled = active.filled.into_iter().chain(filled).min();
+        if let Some(filled) = filled {
+            active.fill(filled);
+        }
         self.counters.duplicates(dropped);
     }
 

@@ -44,10 +44,6 @@ impl Lanes {
             if self.park_filled(slot, now) {
                 break;
             }
-            if self.courses.get(slot).and_then(|course| course.active.as_deref()?.recheck).is_some() {
-                self.ask_repair(slot);
-                break;
-            }
             match self.step(slot) {
                 Step::Covered | Step::Filled => {}
                 Step::Deliver => {
@@ -84,6 +80,9 @@ impl Lanes {
     fn step(&mut self, slot: Slot) -> Step {
         let Some(course) = self.courses.get_mut(slot) else { return Step::Nothing };
         let Some(active) = course.active.as_deref_mut() else { return Step::Nothing };
+        if active.recheck.is_some() {
+            return Step::Repair;
+        }
         let next = course.sequencer.next();
         let Some(front) = active.queue.front() else {
             let more = active.seen.is_some_and(|seen| seen >= next) || active.work == Work::Begun;
@@ -169,9 +168,9 @@ impl Lanes {
         let slot = self.to_repair.pop_front()?;
         let course = self.courses.get_mut(slot)?;
         let active = course.active.as_deref_mut()?;
-        if let Some(hole) = active.recheck.and_then(|from| course.passed.as_deref()?.from(from)) {
+        if let Some((from, hole)) = active.recheck.and_then(|from| Some((from, course.passed.as_deref()?.from(from)?)))
+        {
             self.repairs_in_flight += 1;
-            let from = active.recheck.map_or(hole.first, |from| from.max(hole.first));
             return Some(RepairOrder { root: course.root.clone(), from, to: hole.last });
         }
         let from = course.sequencer.next();
@@ -207,8 +206,8 @@ impl Lanes {
                 active.enqueue(row);
             }
         }
-        let let_go_meanwhile = std::mem::replace(&mut active.let_go, !repaired.complete);
-        active.let_go |= let_go_meanwhile;
+        let let_go_meanwhile = active.let_go;
+        active.let_go |= !repaired.complete;
         let read = active.work == Work::Reading;
         if read {
             active.work = if repaired.complete { Work::AtEnd } else { Work::Begun };
@@ -249,8 +248,11 @@ impl Lanes {
         let waited = now >= since + timeout;
         let certain = waited || (!placed && active.queue.front().is_some_and(before_start));
         match first {
-            _ if uncertain && waited => self.wait(slot, Why::Hole, now + HOLE_POLL),
-            _ if uncertain || !certain => self.wait(slot, Why::Hole, (now + HOLE_POLL).min(since + timeout)),
+            _ if uncertain || !certain => {
+                let until = now + HOLE_POLL;
+                let until = if waited { until } else { until.min(since + timeout) };
+                self.wait(slot, Why::Hole, until);
+            }
             None => {
                 warn!(handler = %self.handler, root = %course.root, sequence = %next, "the table no longer holds what the stream showed");
                 (active.seen, active.hole) = (None, None);

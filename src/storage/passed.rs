@@ -71,13 +71,10 @@ impl Passed {
         self.0.iter().copied()
     }
 
-    /// How many sequences between these two were passed.
+    /// How many sequences were passed.
     #[must_use]
-    pub fn between(&self, first: Sequence, last: Sequence) -> u64 {
-        let common = self.0.iter().filter(|hole| hole.first <= last && first <= hole.last);
-        common
-            .map(|hole| hole.last.min(last).0 - hole.first.max(first).0)
-            .fold(0, |sum, more| sum.saturating_add(more + 1))
+    pub fn count(&self) -> u64 {
+        self.0.iter().fold(0, |sum, hole| (hole.last.0 - hole.first.0).saturating_add(1).saturating_add(sum))
     }
 
     /// With one more, those that it touches joined; none when there are too many.
@@ -168,9 +165,9 @@ mod tests {
     }
 
     #[test]
-    fn they_are_counted_between() {
-        for ((first, last), count) in [((0, 20), 6), ((2, 2), 1), ((3, 4), 0), ((6, 7), 2), ((8, 30), 2)] {
-            assert_eq!(passed("2,5-9").between(Sequence(first), Sequence(last)), count);
+    fn they_are_counted() {
+        for (text, count) in [("", 0), ("2", 1), ("2,5-9", 6), ("0-18446744073709551615", u64::MAX)] {
+            assert_eq!(passed(text).count(), count, "{text}");
         }
     }
 
@@ -213,6 +210,7 @@ mod tests {
             for sequence in 0..70 {
                 prop_assert_eq!(all.contains(Sequence(sequence)), expected.contains(&sequence));
             }
+            prop_assert_eq!(all.count(), expected.len() as u64);
             prop_assert_eq!(Passed::parse(&all.to_string()), Some(all));
         }
     }

@@ -248,7 +248,7 @@ impl Audit {
 
     /// What the table has in the holes that were passed.
     async fn holes(&self, audited: &Audited, root: &Root, passed: &Passed) -> Result<PassedHoles, CliError> {
-        let mut found = PassedHoles { missing: passed.between(Sequence::FIRST, Sequence(u64::MAX)), filled: false };
+        let mut found = PassedHoles { missing: passed.count(), filled: false };
         for hole in passed.holes() {
             let mut from = Some(hole.first);
             while let Some(next) = from {
