@@ -105,8 +105,11 @@ impl Relay {
         let count = self.handlers.len();
         let names: Vec<HandlerName> = self.handlers.iter().map(|spec| spec.name.clone()).collect();
         let starts = self.handlers.iter().map(|spec| start(&self.ports, &self.settings, spec, count, &cancel));
+        // Neither is waited for when the relay stops: an answer may take longer than the grace period.
         let listing = cancel.run_until_cancelled(list_all(&*self.ports.stream));
-        let (started, mut known, listed) = tokio::join!(join_all(starts), preload(&self.ports, &names), listing);
+        let preloading = cancel.run_until_cancelled(preload(&self.ports, &names));
+        let (started, known, listed) = tokio::join!(join_all(starts), preloading, listing);
+        let mut known = known.unwrap_or_default();
         for ((spec, (_, progress)), started) in self.handlers.into_iter().zip(&self.progress).zip(started) {
             let Some(Started { settings, subscription, checkpoints, paused, seen, job, life, parked }) = started else {
                 return Ok(());

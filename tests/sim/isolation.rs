@@ -14,14 +14,17 @@ use angzarr_relay::handler::{Accepted, Handler, HandlerError, HandlerName, RootB
 use angzarr_relay::lane::{LaneSettings, OnFailure, Subscription};
 use angzarr_relay::relay::{HandlerSpec, OnTrim, Relay, RelayPorts, RelaySettings};
 use angzarr_relay::relay_table::{Life, Lives as _, MemoryRelayTable, Start};
-use angzarr_relay::storage::{MarkState, MarkStore as _, Marked, MemoryEvents, MemoryPositions};
+use angzarr_relay::storage::{
+    Advance, Advanced, MarkState, MarkStore as _, Marked, MemoryEvents, MemoryPositions, PositionStore, Preloaded,
+    Standing, StorageError,
+};
 use angzarr_relay::stream::{Change, MemoryStream, ShardId};
 use angzarr_relay::telemetry::Health;
 use angzarr_relay::time::{Clock, Random};
 use async_trait::async_trait;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// A table and its stream, one shard.
@@ -91,13 +94,9 @@ impl Store {
         self.start_with(handlers.collect(), &settings)
     }
 
-    fn start_with(
-        &self,
-        handlers: Vec<(&str, Arc<dyn Handler>)>,
-        settings: &LaneSettings,
-    ) -> (JoinHandle<()>, CancellationToken) {
+    fn ports(&self) -> RelayPorts {
         let scan_progress = ScanProgress::default();
-        let ports = RelayPorts {
+        RelayPorts {
             scan: Arc::new(MemoryScan::new(self.events.clone(), scan_progress.clone(), 1000)),
             scan_progress,
             jobs: Arc::new(self.table.clone()),
@@ -111,7 +110,23 @@ impl Store {
             clock: self.clock.clone(),
             random: Random::seeded(1),
             health: self.health.clone(),
-        };
+        }
+    }
+
+    fn start_with(
+        &self,
+        handlers: Vec<(&str, Arc<dyn Handler>)>,
+        settings: &LaneSettings,
+    ) -> (JoinHandle<()>, CancellationToken) {
+        self.start_over(self.ports(), handlers, settings)
+    }
+
+    fn start_over(
+        &self,
+        ports: RelayPorts,
+        handlers: Vec<(&str, Arc<dyn Handler>)>,
+        settings: &LaneSettings,
+    ) -> (JoinHandle<()>, CancellationToken) {
         let specs = (handlers.into_iter())
             .map(|(name, handler)| HandlerSpec {
                 name: HandlerName::new(name).unwrap(),
@@ -483,4 +498,41 @@ async fn until_taken(recorder: &Recorder, root: &Root, sequence: u64) {
     while recorder.taken.lock().unwrap().get(root).is_none_or(|taken| taken.last() != Some(&sequence)) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// A positions table that never answers, and tells when it was asked.
+#[derive(Default)]
+struct SilentPositions(Notify);
+
+impl SilentPositions {
+    async fn silence<T>(&self) -> T {
+        self.0.notify_one();
+        pending().await
+    }
+}
+
+#[async_trait]
+impl PositionStore for SilentPositions {
+    async fn load(&self, _: &HandlerName, _: &[Root]) -> Result<Vec<Standing>, StorageError> {
+        self.silence().await
+    }
+
+    async fn preload(&self, _: &[HandlerName], _: usize) -> Result<Preloaded, StorageError> {
+        self.silence().await
+    }
+
+    async fn advance(&self, _: &HandlerName, _: &[Advance]) -> Vec<Result<Advanced, StorageError>> {
+        self.silence().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_waits_for_the_positions_table_ends_when_it_is_told() {
+    let (store, positions) = (Store::new(), Arc::new(SilentPositions::default()));
+    let ports = RelayPorts { positions: positions.clone(), ..store.ports() };
+    let view: Arc<dyn Handler> = Recorder::new(Duration::ZERO, takes_all);
+    let (running, cancel) = store.start_over(ports, vec![("view", view)], &LaneSettings::default());
+    positions.0.notified().await;
+    cancel.cancel();
+    timeout(store.settings.shutdown_grace, running).await.unwrap().unwrap();
 }
