@@ -12,6 +12,7 @@
 //! - [`backfill`]: the table scanned in segments, for new handlers and for what the stream lost
 //! - [`lane`]: one handler's way through its shards: subscription, sequencer, watermark, retry, flush
 //! - [`handler`]: the contract of a receiver, and the ready-made ones: kinesis, http, jsonl
+//! - [`fleet`]: which replica reads which shard: members, view, assignment, leases
 //! - [`audit`]: the table compared with what handlers have durably done
 //! - [`relay`]: the only place that wires, spawns and stops
 //! - [`telemetry`], [`config`], [`cli`]: metrics and logs, settings, the commands
@@ -30,6 +31,7 @@ pub mod stream;
 pub mod backfill;
 pub mod lane;
 pub mod handler;
+pub mod fleet;
 pub mod audit;
 pub mod relay;
 pub mod telemetry;

@@ -27,7 +27,7 @@ pub use page::{Ignored, Page, Run, RunRow};
 pub(crate) use reader::with_causes;
 pub use reader::{Lost, ReaderEnd, ReaderParts, ShardReader};
 pub use sequence::{StreamPoint, StreamSequence};
-pub use shard::{Shard, ShardId};
+pub use shard::{Branch, Shard, ShardId};
 pub use source::{
     Change, Fetched, Record, RecordPage, ShardIterator, ShardPage, ShardSource, StreamError, StreamSource,
 };

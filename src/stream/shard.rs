@@ -44,6 +44,25 @@ impl fmt::Debug for ShardId {
     }
 }
 
+/// A shard and the children that took its place one by one: a roll goes on with the branch of its parent, a split's second
+/// child begins one. It is named by the shard it began with. Roots mostly stay on one branch for good.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Branch(ShardId);
+
+impl Branch {
+    /// The branch that begins with this shard.
+    #[must_use]
+    pub fn of(shard: &ShardId) -> Self {
+        Self(shard.clone())
+    }
+
+    /// Its name: the id of its first shard.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
 /// A shard as DescribeStream lists it. Whether it is closed is not taken from there: only an absent next iterator ends
 /// a shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
