@@ -55,7 +55,7 @@ pub struct Due {
     /// The writes.
     pub actions: Vec<LeaseAction>,
     /// Leases that this member is to have and another still holds: they are read again soon.
-    pub awaited: Vec<LeaseKey>,
+    pub wanted: Vec<LeaseKey>,
 }
 
 /// One member's leases.
@@ -187,7 +187,7 @@ impl Planner {
                 if watch.overdue_at(lease, timing).is_some_and(|at| at <= now) {
                     due.actions.push(LeaseAction::Take(lease.clone()));
                 } else {
-                    due.awaited.push(key.clone());
+                    due.wanted.push(key.clone());
                 }
             }
             Some(_) | None => due.actions.push(LeaseAction::Take(lease.clone())),

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::backfill::{Job, JobStore, Scanned, Seen};
 use crate::event::Timestamp;
+use crate::fleet::{Fleet, Lease, LeaseKey};
 use crate::handler::HandlerName;
 use crate::storage::StorageError;
 use crate::stream::ShardId;
@@ -19,7 +20,7 @@ use crate::stream::ShardId;
 pub struct MemoryRelayTable(Arc<Mutex<Rows>>);
 
 #[derive(Debug, Default)]
-struct Rows {
+pub(super) struct Rows {
     checkpoints: BTreeMap<HandlerName, BTreeMap<ShardId, Checkpoint>>,
     handlers: BTreeMap<HandlerName, Registration>,
     interests: BTreeMap<HandlerName, Vec<RegisteredInterest>>,
@@ -28,10 +29,12 @@ struct Rows {
     progress: BTreeMap<HandlerName, BTreeMap<ShardId, Scanned>>,
     seen: BTreeMap<HandlerName, Seen>,
     lives: BTreeMap<HandlerName, Life>,
+    pub(super) fleet: Fleet,
+    pub(super) leases: BTreeMap<LeaseKey, (Lease, Option<Checkpoint>)>,
 }
 
 impl MemoryRelayTable {
-    fn with<T>(&self, act: impl FnOnce(&mut Rows) -> T) -> T {
+    pub(super) fn with<T>(&self, act: impl FnOnce(&mut Rows) -> T) -> T {
         act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

@@ -9,8 +9,12 @@ mod checkpoints;
 mod handlers;
 mod interests;
 mod jobs;
+mod lease_row;
+mod leases;
 mod lives;
+mod members;
 mod memory;
+mod memory_fleet;
 mod removal;
 mod table;
 

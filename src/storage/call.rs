@@ -81,6 +81,22 @@ impl Call<'_> {
         async move { answer.await.map_err(|error| self.failed(error)) }
     }
 
+    /// Makes a conditional call and counts it; none when its condition does not hold.
+    pub(crate) async fn make_if<T, E, R>(
+        self,
+        call: impl Future<Output = Result<T, SdkError<E, R>>>,
+    ) -> Result<Option<T>, StorageError>
+    where
+        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+        R: std::fmt::Debug + Send + Sync + 'static,
+    {
+        match observe(self.operation, call).await {
+            Ok(answer) => Ok(Some(answer)),
+            Err(error) if classify(&error) == AwsFailure::ConditionFailed => Ok(None),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
     /// Records what the call consumed.
     pub(crate) fn consumed<'c>(self, capacity: impl IntoIterator<Item = &'c ConsumedCapacity>) {
         let units: f64 = capacity.into_iter().filter_map(ConsumedCapacity::capacity_units).sum();

@@ -45,6 +45,7 @@ mod emulators;
 mod examples;
 mod events;
 mod faults;
+mod fleet;
 mod holes;
 mod handlers;
 mod local;
