@@ -6,6 +6,7 @@
 //! queued can be fetched again by its sequence.
 
 use std::collections::VecDeque;
+use std::ops::Deref;
 
 use smallvec::SmallVec;
 use tokio::time::Instant;
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 use super::{Sequencer, Subscription};
 use crate::event::{Root, Sequence};
 use crate::storage::{Mark, Passed, Standing};
-use crate::stream::{LaneId, RunRow, row_sequence};
+use crate::stream::{Branch, LaneId, RunRow, row_sequence};
 
 /// What the positions table holds for the root, as far as known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +36,21 @@ impl Durable {
     }
 }
 
+/// A mark, and since when it is known.
+#[derive(Debug)]
+pub(crate) struct KnownMark {
+    pub(crate) mark: Mark,
+    pub(crate) as_of: Instant,
+}
+
+impl Deref for KnownMark {
+    type Target = Mark;
+
+    fn deref(&self) -> &Mark {
+        &self.mark
+    }
+}
+
 /// One root for one handler.
 #[derive(Debug)]
 pub(crate) struct Course {
@@ -42,13 +58,17 @@ pub(crate) struct Course {
     pub(crate) sequencer: Sequencer,
     pub(crate) durable: Durable,
     /// Its durable mark, when it is not in its normal course.
-    pub(crate) mark: Option<Box<Mark>>,
+    pub(crate) mark: Option<Box<KnownMark>>,
     /// Holes that were passed; an event that appears in one is no repeat.
     pub(crate) passed: Option<Box<Passed>>,
     /// Events left out by type since the position was last written.
     pub(crate) filtered: u32,
     /// Met since the last sweep of idle courses.
     pub(crate) referenced: bool,
+    /// It may be remembered when nothing is left to do: its root was met where a lease says that nobody else moves it.
+    pub(crate) lasting: bool,
+    /// The era in which it was asked how it stands: lanes taken over since know more.
+    pub(crate) asked_in: u32,
     /// Told apart from earlier uses of the same slot, and from earlier phases of the same course.
     pub(crate) generation: u64,
     pub(crate) active: Option<Box<Active>>,
@@ -91,12 +111,36 @@ pub(crate) struct Active {
     pub(crate) filled: Option<Sequence>,
     /// Rows were let go that may lie in a passed hole: those from here on are looked at in the table.
     pub(crate) recheck: Option<Sequence>,
-    /// Somebody else has written its position: how it stands is to be read again.
-    pub(crate) stale: bool,
     /// The hole, or the row that cannot be read, that was reported.
     pub(crate) reported: Option<Sequence>,
     /// When the course last came on.
     pub(crate) moved_at: Option<Instant>,
+    pub(crate) trust: Trust,
+    /// Only lanes that close hold it: it comes to its end.
+    pub(crate) leaving: bool,
+    /// It was taken up without a row of a lane, for this branch.
+    pub(crate) errand: Option<Errand>,
+}
+
+/// Why a root is taken up that no lane has shown: its mark was listed, or is gone since a while.
+#[derive(Debug)]
+pub(crate) struct Errand {
+    pub(crate) branch: Option<Branch>,
+    /// The table is to be looked at once for what lies behind its position.
+    pub(crate) looks: bool,
+}
+
+/// How far what is known of a root's standing is believed.
+#[derive(Debug, Default)]
+pub(crate) struct Trust {
+    /// Somebody else has changed how it stands, or may have: it is to be read again.
+    pub(crate) stale: bool,
+    /// It was read this very moment.
+    pub(crate) fresh: bool,
+    /// Rows came in a lane that was taken over in this era.
+    pub(crate) needs_era: u32,
+    /// When it was asked for.
+    pub(crate) asked_at: Option<Instant>,
 }
 
 /// How far a marked root is worked off from the table. From the beginning of the work new rows are taken, and pinned, as
@@ -180,6 +224,8 @@ impl Course {
             passed: None,
             filtered: 0,
             referenced: true,
+            lasting: true,
+            asked_in: 0,
             generation: 0,
             active: None,
         }
@@ -190,22 +236,23 @@ impl Course {
         self.active.get_or_insert_default()
     }
 
-    /// Takes what the positions table says.
-    pub(crate) fn stand(&mut self, standing: Standing) {
+    /// Takes what the positions table said then.
+    pub(crate) fn stand(&mut self, standing: Standing, as_of: Instant) {
         self.durable = standing.position.map_or(Durable::Absent, Durable::At);
         let back = standing.mark.as_ref().filter(|mark| mark.rewound && Some(mark.sequence) <= standing.position);
         self.sequencer = match back {
             Some(mark) => Sequencer::ordered_back(mark.sequence),
             None => Sequencer::from_position(standing.position),
         };
-        self.mark = standing.mark.map(Box::new);
+        self.mark = standing.mark.map(|mark| Box::new(KnownMark { mark, as_of }));
         self.passed = standing.passed;
     }
 
     /// How it stands with all that is covered so far.
     pub(crate) fn standing(&self) -> Standing {
         let position = self.sequencer.covered().max(self.durable.known());
-        Standing { position, mark: self.mark.as_deref().cloned(), passed: self.passed.clone() }
+        let mark = self.mark.as_deref().map(|known| known.mark.clone());
+        Standing { position, mark, passed: self.passed.clone() }
     }
 
     /// Whether it was ordered back and what is next lies at or before the durable position, which stays until it is
@@ -214,6 +261,11 @@ impl Course {
         let next = self.sequencer.next();
         self.mark.as_deref().is_some_and(|mark| mark.rewound)
             && self.durable.known().is_some_and(|durable| next <= durable)
+    }
+
+    /// Whether somebody else has changed how it stands.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.active.as_deref().is_some_and(|active| active.trust.stale)
     }
 
     /// Whether a durable mark stands for all its events: they come from the table when it goes on.
@@ -229,7 +281,7 @@ impl Course {
             return None;
         }
         if let Some(active) = self.active.as_deref() {
-            if active.stale {
+            if active.trust.stale {
                 return None;
             }
             if let Some(unseen) = active.filled.into_iter().chain(active.recheck).min() {
@@ -305,6 +357,11 @@ impl Active {
         Pinned::Page
     }
 
+    /// Whether the table is to be looked at once more.
+    pub(crate) fn looks(&self) -> bool {
+        self.errand.as_ref().is_some_and(|errand| errand.looks)
+    }
+
     /// Whether nothing is under way, and no accepted event waits for its position.
     pub(crate) fn is_at_rest(&self) -> bool {
         self.phase == Phase::Open && self.accepted.is_none() && self.flushing.is_none()
@@ -318,7 +375,8 @@ impl Active {
             && !self.dirty
             && self.filled.is_none()
             && self.recheck.is_none()
-            && !self.stale
+            && !self.trust.stale
+            && !self.looks()
             && matches!(self.work, Work::None | Work::AtEnd)
             && self.seen.is_none_or(|seen| seen < next)
     }

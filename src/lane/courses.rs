@@ -1,7 +1,7 @@
 //! The table of a handler's root courses: by root and by slot, with a bound on the idle ones. Pure.
 //!
 //! Idle courses are a cache of positions; they are dropped by the clock algorithm (a course met since the last sweep
-//! gets a second chance). Invariant: an active course, or one with events left out whose position is not written, is
+//! gets a second chance); one that is not lasting goes when it has nothing to do. Invariant: an active course, or one with events left out whose position is not written, is
 //! never dropped.
 
 use std::collections::HashMap;
@@ -84,13 +84,41 @@ impl Courses {
         self.by_root.len()
     }
 
-    /// Takes the activity from a course that is done.
-    pub(crate) fn settle(&mut self, slot: Slot) {
-        if let Some(course) = self.get_mut(slot)
-            && course.active.take().is_some()
-        {
+    /// Takes the activity from a course that is done; true when it is forgotten with that.
+    pub(crate) fn settle(&mut self, slot: Slot) -> bool {
+        let Some(course) = self.get_mut(slot) else { return false };
+        let forgotten = !course.lasting;
+        if course.active.take().is_some() {
             self.active -= 1;
         }
+        if forgotten {
+            self.remove(slot);
+        }
+        forgotten
+    }
+
+    /// Forgets a course, whatever it has to do.
+    pub(crate) fn remove(&mut self, slot: Slot) {
+        let Some(course) = self.slots.get_mut(slot).and_then(Option::take) else { return };
+        self.active -= usize::from(course.active.is_some());
+        self.by_root.remove(&course.root);
+        self.expected = None;
+        self.free.push(slot);
+    }
+
+    /// Forgets all idle courses but those that must be written first: answers these, which are lasting no longer.
+    pub(crate) fn forget_idle(&mut self) -> Vec<Slot> {
+        let mut unwritten = Vec::new();
+        for slot in 0..self.slots.len() {
+            let Some(course) = self.slots[slot].as_mut().filter(|course| course.active.is_none()) else { continue };
+            if course.filtered > 0 && course.durable != Durable::Unknown {
+                course.lasting = false;
+                unwritten.push(slot);
+            } else {
+                self.remove(slot);
+            }
+        }
+        unwritten
     }
 
     /// Drops idle courses until at most `idle_max` are left, less two for each that is not idle, as far as one sweep
@@ -112,11 +140,7 @@ impl Courses {
                 course.referenced = true;
                 continue;
             }
-            if let Some(course) = self.slots[slot].take() {
-                self.by_root.remove(&course.root);
-                self.expected = None;
-                self.free.push(slot);
-            }
+            self.remove(slot);
         }
         unwritten
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use super::course::{Durable, Phase, Why, fills};
+use super::course::{Course, Durable, Phase, Why, fills};
 use super::courses::Slot;
 use super::lanes::GROUPS_IN_FLIGHT_MAX;
 use super::outage::Gate;
@@ -50,6 +50,11 @@ impl Lanes {
             let Some(slot) = self.ready.pop_front() else { break };
             let phase = self.courses.get(slot).and_then(|course| course.active.as_deref()).map(|active| active.phase);
             if phase != Some(Phase::Ready) {
+                continue;
+            }
+            if self.courses.get(slot).is_some_and(Course::is_stale) {
+                self.enter(slot, Phase::Open);
+                self.evaluate(slot, now);
                 continue;
             }
             let bytes_left = limits.bytes.saturating_sub(bytes);
@@ -147,6 +152,7 @@ impl Lanes {
             let passed = matches!(&answer, Ok(accepted) if accepted.events > 0);
             self.careful = self.careful.saturating_sub(u32::from(passed));
             let Some(slot) = self.courses.find(&batch.root) else { continue };
+            self.touch(slot);
             match answer {
                 Ok(accepted) if accepted.events > 0 => {
                     let taken = accepted.events.min(batch.events.len());
@@ -253,6 +259,7 @@ impl Lanes {
             self.roots_in_flight = self.roots_in_flight.saturating_sub(1);
             let Some(slot) = self.courses.find(&batch.root) else { continue };
             self.outage.not_asked(slot);
+            self.touch(slot);
             self.counters.failed("permanent", 1);
             let Some(active) = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut()) else {
                 continue;
@@ -266,6 +273,11 @@ impl Lanes {
 
     /// What was decided about a batch that was not accepted.
     fn follow(&mut self, slot: Slot, batch: &RootBatch, error: &HandlerError, decision: Decision, now: Instant) {
+        if self.is_left(slot) {
+            // A failure ends it here: whoever reads the root next tries again.
+            self.enter(slot, Phase::Open);
+            return self.leave(slot, now);
+        }
         let Some(active) = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut()) else { return };
         let (failures, first) = (active.failures, batch.events.first().map(|event| event.sequence.0));
         match decision {

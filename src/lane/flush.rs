@@ -30,9 +30,10 @@ impl Lanes {
         let woken = course.active.is_none();
         let active = course.activate();
         let lanes = &self.by_id;
-        let ends = |lane: LaneId| lanes.get(&lane).is_some_and(|lane| lane.ended);
-        // At the end of a shard its children wait for the last positions, and at a stop everybody does.
-        let at_once = self.draining || (self.ending > 0 && active.pins.iter().any(|pin| ends(pin.lane)));
+        let ends = |lane: LaneId| lanes.get(&lane).is_some_and(|lane| lane.ended || lane.is_closing());
+        // At the end of a shard its children wait for the last positions, at a lane's its next owner, at a stop everybody.
+        let waited_for = self.ending + self.closings.len() > 0;
+        let at_once = self.draining || (waited_for && active.pins.iter().any(|pin| ends(pin.lane)));
         if !std::mem::replace(&mut active.dirty, true) {
             self.dirty.push(slot);
         }
@@ -43,6 +44,11 @@ impl Lanes {
             let flush_at = if at_once { now } else { now + self.settings.flush_interval };
             self.flush_at = Some(self.flush_at.map_or(flush_at, |at| at.min(flush_at)));
         }
+    }
+
+    /// Brings the next flush forward.
+    pub(crate) fn flush_at_once(&mut self, now: Instant) {
+        self.flush_at = (!self.dirty.is_empty()).then_some(now);
     }
 
     /// A position that could not be written waits apart from the others, so that these are not held up and it is not
@@ -61,6 +67,8 @@ impl Lanes {
             self.dirty.append(&mut self.unwritten);
             (self.unwritten_at, self.flush_at) = (None, Some(now));
         }
+        // What was to be written may have been given up with its lane.
+        self.flush_at = self.flush_at.filter(|_| !self.dirty.is_empty());
         let due = self.flush_at.is_some_and(|at| at <= now);
         if self.flush_in_flight || self.dirty.is_empty() || !(due || self.dirty.len() >= self.settings.flush_roots) {
             return None;
@@ -102,8 +110,13 @@ impl Lanes {
         self.flush_in_flight = false;
         for (advance, result) in results {
             let Some(slot) = self.courses.find(&advance.root) else { continue };
+            self.touch(slot);
             let Some(course) = self.courses.get_mut(slot) else { continue };
-            let Some(active) = course.active.as_deref_mut() else { continue };
+            let Some(active) = course.active.as_deref_mut() else {
+                // The course that ordered it went with its lane: what is known of the root since is behind this.
+                self.drop_course(slot);
+                continue;
+            };
             active.flushing = None;
             let durable = match result {
                 Ok(Advanced::Written) => {
@@ -115,7 +128,7 @@ impl Lanes {
                 Ok(Advanced::Refused { durable }) => {
                     self.counters.refused(1);
                     // Somebody else wrote it: with holes passed, perhaps, in which what was seen here may lie.
-                    (active.stale, active.let_go) = (true, true);
+                    (active.trust.stale, active.let_go) = (true, true);
                     durable
                 }
                 Err(_) => {
@@ -132,7 +145,9 @@ impl Lanes {
     pub(crate) fn read_again_if_stale(&mut self, slot: Slot) -> bool {
         let active = self.courses.get(slot).and_then(|course| course.active.as_deref());
         let stale = !self.draining
-            && active.is_some_and(|active| active.stale && matches!(active.phase, Phase::Open | Phase::Settling));
+            && active.is_some_and(|active| {
+                active.trust.stale && !active.leaving && matches!(active.phase, Phase::Open | Phase::Settling)
+            });
         if stale {
             self.load_again(slot);
         }
@@ -147,6 +162,11 @@ impl Lanes {
         if course.sequencer.next() <= durable && !rewound {
             course.sequencer.cover(durable);
         }
+        if course.sequencer.covered() <= course.durable.known() {
+            course.filtered = 0;
+        }
+        self.touch(slot);
+        let Some(course) = self.courses.get_mut(slot) else { return };
         let Some(active) = course.active.as_deref_mut() else { return };
         if active.accepted.is_some_and(|accepted| accepted <= durable) {
             active.accepted = None;
@@ -213,7 +233,8 @@ impl Lanes {
 
     /// Plans a checkpoint for a lane that has moved: at once at the end of its shard and when draining, else paced.
     pub(crate) fn queue_checkpoint(&mut self, id: LaneId, now: Instant) {
-        let Some(lane) = self.by_id.get_mut(&id) else { return };
+        // Of a lane that closes only the last one is written, when it owes nothing.
+        let Some(lane) = self.by_id.get_mut(&id).filter(|lane| !lane.is_closing()) else { return };
         let finished = lane.ended && lane.watermark.is_settled();
         let moved = *lane.watermark.settled() > lane.saved || finished;
         if !moved || lane.saving {
@@ -247,10 +268,20 @@ impl Lanes {
             self.checkpoints.pop_front();
             let Some(lane) = self.by_id.get_mut(&id) else { continue };
             lane.queued = false;
+            let closing = lane.is_closing();
+            if closing && !self.has_left(id, now) {
+                continue;
+            }
+            let Some(lane) = self.by_id.get_mut(&id) else { continue };
             let checkpoint = match lane.watermark.settled() {
                 _ if lane.ended && lane.watermark.is_settled() => Checkpoint::Finished,
                 StreamPoint::After(sequence) if *lane.watermark.settled() > lane.saved => {
                     Checkpoint::At(sequence.clone())
+                }
+                _ if closing => {
+                    self.remove_lane(id, now);
+                    self.closed.push((id, true));
+                    continue;
                 }
                 _ => continue,
             };
@@ -267,17 +298,19 @@ impl Lanes {
         match checkpoint {
             _ if !saved => {
                 lane.queued = true;
-                self.checkpoints.push_back((now + WRITE_RETRY, id));
+                let at = now + WRITE_RETRY;
+                let place = self.checkpoints.iter().position(|(other, _)| *other > at);
+                self.checkpoints.insert(place.unwrap_or(self.checkpoints.len()), (at, id));
                 return false;
             }
             Checkpoint::At(sequence) => lane.saved = StreamPoint::After(sequence),
             Checkpoint::Finished => {
-                self.by_id.remove(&id);
-                self.ending -= 1;
+                self.remove_lane(id, now);
                 return true;
             }
         }
         self.queue_checkpoint(id, now);
+        self.end_if_paid(id, now);
         false
     }
 }

@@ -1,14 +1,11 @@
-//! What comes into the lanes: pages of the stream, and the positions of roots.
+//! What comes into the lanes: pages of the stream.
 
 use tokio::time::Instant;
 
 use super::Lanes;
-use super::course::{Durable, Phase, Pin, Pinned, Why, fills};
+use super::course::{Durable, KnownMark, Phase, Pin, Pinned, Why, fills};
 use super::courses::Slot;
-use super::lanes::LOADS_IN_FLIGHT_MAX;
 use super::preload::KnownPositions;
-use crate::event::Root;
-use crate::storage::{LOAD_ROOTS_MAX, Standing};
 use crate::stream::{LaneId, Page, Run, RunRow, row_sequence};
 
 /// One root may hold this part of the bound on queued bytes; what is beyond is fetched from the table when its turn
@@ -18,7 +15,7 @@ const ROOT_SHARE: usize = 4;
 impl Lanes {
     /// Takes a page of a lane.
     pub fn accept_page(&mut self, lane: LaneId, page: &Page, now: Instant) {
-        let Some(state) = self.by_id.get_mut(&lane) else { return };
+        let Some(state) = self.by_id.get_mut(&lane).filter(|lane| !lane.is_closing()) else { return };
         if page.end && !std::mem::replace(&mut state.ended, true) {
             self.ending += 1;
         }
@@ -50,12 +47,10 @@ impl Lanes {
     fn accept_run(&mut self, lane: LaneId, page: u64, run: &Run, now: Instant) {
         let (slot, made) = self.courses.find_or_add(&run.root);
         let share = self.settings.queued_bytes_max / ROOT_SHARE;
+        let disbelieved = self.meet(slot, lane, made, now);
         let Some(course) = self.courses.get_mut(slot) else { return };
-        if made && let Some(standing) = self.known.standing(&run.root) {
-            course.stand(standing);
-        }
         let next = course.sequencer.next();
-        let known = course.durable != Durable::Unknown;
+        let known = course.durable != Durable::Unknown && !disbelieved;
         let filling =
             |row: &&RunRow| row_sequence(row) < next && fills(course.passed.as_deref(), row, &self.subscription);
         // Hardly a root has any: the others' rows are not looked through.
@@ -70,7 +65,10 @@ impl Lanes {
             self.counters.duplicates(run.rows.len() as u64);
             return;
         }
-        let marked = known && course.is_marked();
+        let ttl = self.settings.mark_ttl;
+        let is_old = |mark: &KnownMark| mark.as_of + ttl <= now;
+        let faded = known && course.is_marked() && course.mark.as_deref().is_some_and(is_old);
+        let marked = known && course.is_marked() && !faded;
         if marked {
             course.referenced = true;
             self.counters.left_to_mark(run.rows.len() as u64);
@@ -97,17 +95,12 @@ impl Lanes {
         if woken {
             self.courses.count_active();
         }
-        if let Some(state) = self.by_id.get_mut(&lane) {
-            match pinned {
-                Pinned::Page => state.watermark.pin(page),
-                Pinned::Merged { reopened: Some(older) } => state.watermark.reopened(older),
-                Pinned::Merged { reopened: None } => {}
-            }
-        }
+        self.pin_page(lane, page, pinned);
         self.counters.duplicates(repeated);
         if made && !known {
-            self.enter(slot, Phase::Loading);
-            self.to_load.push_back(slot);
+            self.look_up(slot);
+        } else if disbelieved || faded {
+            self.ask_again(slot, disbelieved);
         } else if known && matches!(phase, Phase::Open | Phase::Waiting(Why::Gap)) {
             self.evaluate(slot, now);
         } else if known {
@@ -115,46 +108,12 @@ impl Lanes {
         }
     }
 
-    /// The next roots whose positions are to be loaded.
-    pub(crate) fn next_load(&mut self) -> Option<Vec<Root>> {
-        if self.draining || self.to_load.is_empty() || self.loads_in_flight >= LOADS_IN_FLIGHT_MAX {
-            return None;
-        }
-        self.loads_in_flight += 1;
-        let slots = self.to_load.drain(..self.to_load.len().min(LOAD_ROOTS_MAX));
-        Some(slots.filter_map(|slot| self.courses.get(slot)).map(|course| course.root.clone()).collect())
-    }
-
-    /// Takes the positions that [`super::Effect::Load`] asked for.
-    pub fn loaded(&mut self, standings: Vec<(Root, Standing)>, now: Instant) {
-        self.loads_in_flight = self.loads_in_flight.saturating_sub(1);
-        for (root, mut standing) in standings {
-            let Some(slot) = self.courses.find(&root) else { continue };
-            let Some(course) = self.courses.get_mut(slot) else { continue };
-            if course.active.as_deref().is_none_or(|active| active.phase != Phase::Loading) {
-                continue;
-            }
-            // A write that was under way may have said more meanwhile than the read shows.
-            standing.position = standing.position.max(course.durable.known());
-            let accepted = course.active.as_deref().and_then(|active| active.accepted);
-            course.stand(standing);
-            // Of a marked root the table has the word: what was accepted beyond it is given again.
-            let unwritten =
-                accepted.filter(|accepted| course.mark.is_none() && Some(*accepted) > course.durable.known());
-            if let Some(unwritten) = unwritten {
-                course.sequencer.cover(unwritten);
-            }
-            if let Some(active) = course.active.as_deref_mut() {
-                (active.accepted, active.stale) = (unwritten, false);
-            }
-            if unwritten.is_some() {
-                self.mark_dirty(slot, now);
-            }
-            self.drop_covered(slot);
-            self.recheck_holes(slot);
-            self.begin_marked(slot, now);
-            self.enter(slot, Phase::Open);
-            self.evaluate(slot, now);
+    fn pin_page(&mut self, lane: LaneId, page: u64, pinned: Pinned) {
+        let Some(state) = self.by_id.get_mut(&lane) else { return };
+        match pinned {
+            Pinned::Page => state.watermark.pin(page),
+            Pinned::Merged { reopened: Some(older) } => state.watermark.reopened(older),
+            Pinned::Merged { reopened: None } => {}
         }
     }
 

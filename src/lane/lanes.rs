@@ -2,28 +2,32 @@
 //!
 //! It never waits and does no I/O; the time is given in. The same machine runs in production, in tests and in the
 //! simulation. The methods by concern are in `intake` (pages and positions), `placing` (order, gaps, bases, holes),
-//! `dispatch` (delivery and its answers), `flush` (positions and checkpoints), `marks` (parked and deferred roots) and
-//! `gauges` (what can be seen from outside).
+//! `dispatch` (delivery and its answers), `flush` (positions and checkpoints), `marks` (parked and deferred roots),
+//! `errands` (deferred roots taken up again), `standing` (what is believed, and for how long), `closing` (a lane that is
+//! given up) and `gauges` (what can be seen from outside).
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 use tracing::info;
 
+use super::closing::Closing;
 use super::course::{Phase, Why, Work};
 use super::courses::{Courses, Slot};
+use super::errands::{Listing, Look};
 use super::gauges::Counters;
 use super::outage::{Gate, Outage};
 use super::preload::KnownPositions;
 use super::purge::REMOVED_ROOTS_MAX;
 use super::repair::RepairOrder;
-use super::{LaneSettings, MarkOrder, Subscription, Watermark};
+use super::{LaneSettings, MarkOrder, Subscription, Watermark, WorksOff};
 use crate::event::Root;
 use crate::handler::{HandlerName, RootBatch};
 use crate::relay_table::Checkpoint;
 use crate::storage::Advance;
-use crate::stream::{LaneId, StreamPoint};
+use crate::stream::{Branch, LaneId, StreamPoint};
 use crate::telemetry::LogLimiter;
 use crate::time::Random;
 
@@ -51,6 +55,8 @@ pub enum Effect {
     Checkpoint(LaneId, Checkpoint),
     /// Change a root's mark: [`Lanes::marked`].
     Mark(MarkOrder),
+    /// List the marked roots: [`Lanes::resume`].
+    List,
 }
 
 /// Roots that the handler cannot go on with.
@@ -64,13 +70,34 @@ pub struct Stuck {
     pub holes: usize,
 }
 
+/// Says which deferred roots this process goes on with.
+pub(crate) struct Duty(pub(crate) WorksOff);
+
+impl std::fmt::Debug for Duty {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Duty").finish_non_exhaustive()
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Lane {
     pub(crate) watermark: Watermark,
     pub(crate) saved: StreamPoint,
+    /// None: a segment of a job.
+    pub(crate) branch: Option<Branch>,
+    /// The era it was taken over in; 0 when it was not.
+    pub(crate) era: u32,
     pub(crate) ended: bool,
     pub(crate) saving: bool,
     pub(crate) queued: bool,
+    /// It is given up, until then at the latest.
+    pub(crate) closes_by: Option<Instant>,
+}
+
+impl Lane {
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closes_by.is_some()
+    }
 }
 
 /// All lanes of one handler.
@@ -83,6 +110,15 @@ pub struct Lanes {
     pub(crate) by_id: BTreeMap<LaneId, Lane>,
     /// Lanes at the end of their shard with something not covered.
     pub(crate) ending: usize,
+    /// Lanes that are given up.
+    pub(crate) closings: BTreeMap<LaneId, Closing>,
+    /// Roots of which something has come to its end while lanes close.
+    pub(crate) touched: Vec<Slot>,
+    /// Lanes that were given up, and whether cleanly.
+    pub(crate) closed: Vec<(LaneId, bool)>,
+    /// Lanes taken over so far: what is believed of a root is of one of these eras.
+    pub(crate) era: u32,
+    pub(crate) works_off: Duty,
     pub(crate) courses: Courses,
     pub(crate) known: KnownPositions,
     pub(crate) to_load: VecDeque<Slot>,
@@ -111,7 +147,10 @@ pub struct Lanes {
     pub(crate) mark_orders: VecDeque<(Instant, MarkOrder)>,
     pub(crate) marks_in_flight: usize,
     /// Deferred, and not taken up yet.
-    pub(crate) to_resume: VecDeque<Root>,
+    pub(crate) to_resume: VecDeque<(Root, Option<Branch>)>,
+    /// Roots whose mark was taken away, to be looked at once more.
+    pub(crate) looks: VecDeque<Look>,
+    pub(crate) listing: Listing,
     /// Roots of which a row was removed, and the page that shows it.
     pub(crate) removed: VecDeque<(Root, LaneId, u64)>,
     /// Roots that wait for an operator: as many as were listed, and those that were parked since.
@@ -142,6 +181,11 @@ impl Lanes {
             random,
             by_id: BTreeMap::new(),
             ending: 0,
+            closings: BTreeMap::new(),
+            touched: Vec::new(),
+            closed: Vec::new(),
+            era: 0,
+            works_off: Duty(Arc::new(|_| true)),
             courses: Courses::default(),
             known: KnownPositions::default(),
             to_load: VecDeque::new(),
@@ -163,6 +207,8 @@ impl Lanes {
             mark_orders: VecDeque::new(),
             marks_in_flight: 0,
             to_resume: VecDeque::new(),
+            looks: VecDeque::new(),
+            listing: Listing::default(),
             removed: VecDeque::new(),
             parked: 0,
             queued_bytes: 0,
@@ -177,6 +223,12 @@ impl Lanes {
     #[must_use]
     pub fn knowing(self, known: KnownPositions) -> Self {
         Self { known, ..self }
+    }
+
+    /// Works off only deferred roots of which this says so; all of them otherwise.
+    #[must_use]
+    pub fn working_off(self, works_off: WorksOff) -> Self {
+        Self { works_off: Duty(works_off), ..self }
     }
 
     /// Gives the first events one by one: the life before ended uncleanly, perhaps by one of them.
@@ -199,13 +251,6 @@ impl Lanes {
         }
     }
 
-    /// Opens a lane that has everything up to `after`.
-    pub fn open(&mut self, lane: LaneId, after: StreamPoint) {
-        let watermark = Watermark::new(after.clone());
-        let state = Lane { watermark, saved: after, ended: false, saving: false, queued: false };
-        self.by_id.insert(lane, state);
-    }
-
     /// Stops taking and delivering; what is in flight is still answered, and what was accepted written.
     pub fn drain(&mut self, now: Instant) {
         self.draining = true;
@@ -218,6 +263,7 @@ impl Lanes {
         self.by_id.values_mut().for_each(|lane| lane.queued = false);
         for lane in self.by_id.keys().copied().collect::<Vec<_>>() {
             self.queue_checkpoint(lane, now);
+            self.end_if_paid(lane, now);
         }
     }
 
@@ -261,11 +307,14 @@ impl Lanes {
     /// The next thing to be done now, if any.
     pub fn next_effect(&mut self, now: Instant) -> Option<Effect> {
         self.fire_timers(now);
+        self.look(now);
+        self.settle_debts(now);
         (self.next_flush(now).map(Effect::Flush))
             .or_else(|| self.next_checkpoint(now))
             .or_else(|| self.next_mark(now))
-            .or_else(|| self.next_load().map(Effect::Load))
-            .or_else(|| self.next_repair().map(Effect::Repair))
+            .or_else(|| self.next_listing(now))
+            .or_else(|| self.next_load(now).map(Effect::Load))
+            .or_else(|| self.next_repair(now).map(Effect::Repair))
             .or_else(|| self.next_group(now).map(Effect::Deliver))
     }
 
@@ -279,7 +328,8 @@ impl Lanes {
             Gate::Closed(at) if !self.ready.is_empty() && !self.paused => at,
             _ => None,
         };
-        [timer, flush, checkpoint, probe, self.next_mark_at()].into_iter().flatten().min()
+        let others = [self.next_mark_at(), self.next_look_at(), self.next_listing_at(), self.next_overdue_at()];
+        [timer, flush, checkpoint, probe].into_iter().chain(others).flatten().min()
     }
 
     /// Moves a course to another phase; every timer of the old one is void.
@@ -323,11 +373,16 @@ impl Lanes {
     pub(crate) fn settle_if_done(&mut self, slot: Slot, now: Instant) {
         let Some(course) = self.courses.get(slot) else { return };
         let next = course.sequencer.next();
-        let Some(active) = course.active.as_deref().filter(|active| active.is_done(next)) else { return };
-        if active.work == Work::AtEnd && course.mark.is_some() {
+        let Some(active) = course.active.as_deref() else { return };
+        if active.leaving {
+            self.leave(slot, now);
+        } else if active.looks() && active.is_at_rest() {
+            self.look_up(slot);
+        } else if !active.is_done(next) {
+        } else if active.work == Work::AtEnd && course.mark.is_some() {
             self.unmark(slot, now);
         } else {
-            self.courses.settle(slot);
+            self.settle(slot, now);
         }
     }
 }

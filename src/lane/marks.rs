@@ -11,15 +11,12 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::Lanes;
-use super::course::{Durable, Phase, Why, Work};
+use super::course::{Course, Durable, KnownMark, Phase, Why, Work};
 use super::courses::Slot;
 use super::lanes::Effect;
 use crate::event::{Root, Sequence, Timestamp};
-use crate::storage::{Mark, MarkState, Marked, Marking, Pass, Skip, Standing, StorageError};
-use crate::stream::LaneId;
-
-/// Deferred roots that are taken up at once.
-const RESUMED_AT_ONCE_MAX: usize = 1000;
+use crate::storage::{Mark, MarkState, Marking, Pass, Skip, Standing, StorageError};
+use crate::stream::{Branch, LaneId};
 
 /// Changes of marks under way at once.
 const MARKS_IN_FLIGHT_MAX: usize = 8;
@@ -153,9 +150,22 @@ impl Lanes {
         let failures = course.active.as_deref().map_or(0, |active| active.failures);
         let unset = Timestamp::from_unix_millis(0);
         let mark = Mark::new(state, before, failures, reason, unset);
-        let mark = Mark { rewound: course.is_rewound(), ..mark };
+        let mark = Mark { rewound: course.is_rewound(), branch: self.branch_of(course), ..mark };
         let (root, standing) = (course.root.clone(), course.standing());
         self.order(slot, MarkOrder::Mark { root, standing, mark }, now);
+    }
+
+    /// The branch on which a root was met: who has its lane goes on with it.
+    fn branch_of(&self, course: &Course) -> Option<Branch> {
+        let known = course.mark.as_deref().and_then(|mark| mark.branch.clone());
+        let active = course.active.as_deref()?;
+        let met = || active.pins.iter().find_map(|pin| self.by_id.get(&pin.lane)?.branch.clone());
+        known.or_else(met).or_else(|| active.errand.as_ref()?.branch.clone())
+    }
+
+    /// Notes how far a deferred root has come.
+    pub(crate) fn defer_here(&mut self, slot: Slot, reason: &str, now: Instant) {
+        self.mark(slot, MarkState::Deferred, reason, now);
     }
 
     /// Passes an event that failed for good, once that is recorded.
@@ -169,7 +179,7 @@ impl Lanes {
     /// At the end of the work on a marked root: its mark goes.
     pub(crate) fn unmark(&mut self, slot: Slot, now: Instant) {
         let Some(course) = self.courses.get(slot) else { return };
-        let Some(mark) = course.mark.as_deref().cloned() else { return };
+        let Some(mark) = course.mark.as_deref().map(|known| known.mark.clone()) else { return };
         self.order(slot, MarkOrder::Unmark { root: course.root.clone(), mark }, now);
     }
 
@@ -199,17 +209,28 @@ impl Lanes {
     pub fn marked(&mut self, order: MarkOrder, result: Result<Marking, StorageError>, now: Instant) {
         self.marks_in_flight = self.marks_in_flight.saturating_sub(1);
         let Some(slot) = self.courses.find(order.root()) else { return };
+        self.touch(slot);
+        if self.is_left(slot) && self.marked_leaving(slot, &result, &order, now) {
+            return;
+        }
         match (result, order) {
             (Err(_), order) => self.mark_orders.push_back((now + MARK_RETRY, order)),
             (Ok(marking), MarkOrder::Purge { root, lane, page }) => {
                 self.looked_at(&root, (lane, page), marking == Marking::Done, now);
             }
             // Somebody else changed the row: it says how the root stands.
-            (Ok(Marking::Refused), _) => self.load_again(slot),
+            (Ok(Marking::Refused), order) => {
+                if let MarkOrder::Unmark { root, mark } = order {
+                    // Perhaps by this very order, whose reply was lost.
+                    self.look_later(&root, mark.branch, now);
+                }
+                self.load_again(slot);
+            }
             (Ok(Marking::Done), MarkOrder::Mark { standing, mark, .. }) => {
                 self.stands(slot, standing.position, mark, now);
             }
-            (Ok(Marking::Done), MarkOrder::Unmark { root, .. }) => {
+            (Ok(Marking::Done), MarkOrder::Unmark { root, mark }) => {
+                self.look_later(&root, mark.branch, now);
                 if let Some(left_out) = self.log.admit(RETURNS, now) {
                     info!(handler = %self.handler, %root, left_out, "the root is back in its course");
                 }
@@ -241,6 +262,33 @@ impl Lanes {
         }
     }
 
+    /// A change of a mark of a root that only lanes which close hold; true when nothing else follows from it.
+    fn marked_leaving(
+        &mut self,
+        slot: Slot,
+        result: &Result<Marking, StorageError>,
+        order: &MarkOrder,
+        now: Instant,
+    ) -> bool {
+        let again = result.is_err()
+            && {
+                let rewound = matches!(order, MarkOrder::Mark { standing, .. } if standing.mark.as_ref().is_some_and(|mark| mark.rewound));
+                let purges = matches!(order, MarkOrder::Purge { lane, .. } if self.by_id.get(lane).is_some_and(|lane| !lane.is_closing()));
+                rewound || purges
+            };
+        let known = matches!(result, Ok(Marking::Done)) || matches!((result, order), (Ok(_), MarkOrder::Purge { .. }));
+        if again || known {
+            return false;
+        }
+        // What the row says of the root is not known.
+        if let Some(active) = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut()) {
+            active.trust.stale = true;
+        }
+        self.enter(slot, Phase::Open);
+        self.leave(slot, now);
+        true
+    }
+
     /// The mark is durable: the root stands still, and holds nothing.
     fn stands(&mut self, slot: Slot, covered: Option<Sequence>, mark: Mark, now: Instant) {
         let Some(course) = self.courses.get_mut(slot) else { return };
@@ -261,7 +309,7 @@ impl Lanes {
                 "the root is deferred"
             );
         }
-        course.mark = Some(Box::new(mark));
+        course.mark = Some(Box::new(KnownMark { mark, as_of: now }));
         if let Some(active) = course.active.as_deref_mut() {
             active.accepted = None;
         }
@@ -273,74 +321,36 @@ impl Lanes {
     }
 
     /// Lets go of everything a marked root holds: it is in the table, what came meanwhile, too.
-    fn stand_still(&mut self, slot: Slot, state: MarkState, now: Instant) {
+    pub(crate) fn stand_still(&mut self, slot: Slot, state: MarkState, now: Instant) {
         self.forget_queue(slot);
-        let Some(active) = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut()) else { return };
+        let Some(course) = self.courses.get_mut(slot) else { return };
+        let branch = course.mark.as_deref().and_then(|mark| mark.branch.clone());
+        let Some(active) = course.active.as_deref_mut() else { return };
         (active.seen, active.work) = (None, Work::None);
-        let retry_at = active.retry_at.take();
+        let retry_at = active.retry_at;
         self.release_pins(slot, now);
-        if state == MarkState::Parked {
+        if state == MarkState::Parked || !self.works_off(branch.as_ref()) {
             self.enter(slot, Phase::Open);
-            self.settle_if_done(slot, now);
+            if !self.read_again_if_stale(slot) {
+                self.settle_if_done(slot, now);
+            }
         } else {
             self.wait(slot, Why::Retry, retry_at.unwrap_or(now).max(now));
         }
     }
 
-    /// Goes on with roots that are deferred, as the tables say: at the start, and when an operator has released some. They
-    /// are all there are.
-    pub fn resume(&mut self, marked: Marked) {
-        self.to_resume = marked.deferred.into();
-        self.parked = marked.parked;
-        self.resume_next();
-    }
-
-    /// Goes on with as many of them as there is room for. One that is busy is looked at again later.
-    pub(crate) fn resume_next(&mut self) {
-        for _ in 0..self.to_resume.len().min(RESUMED_AT_ONCE_MAX) {
-            if self.courses.active() >= self.settings.stuck_roots_max {
-                return;
-            }
-            let Some(root) = self.to_resume.pop_front() else { return };
-            if !self.subscription.covers(&root) {
-                continue;
-            }
-            let (slot, _) = self.courses.find_or_add(&root);
-            let Some(course) = self.courses.get_mut(slot) else { continue };
-            let deferred = course.mark.as_deref().is_some_and(|mark| mark.state == MarkState::Deferred);
-            match course.active.as_deref() {
-                None => {
-                    course.activate();
-                    self.courses.count_active();
-                    self.load_again(slot);
-                }
-                // It is worked off, or waits for its time.
-                Some(active) if deferred && active.phase != Phase::Marking => {}
-                Some(active) if active.is_at_rest() => self.load_again(slot),
-                Some(_) => self.to_resume.push_back(root),
-            }
-        }
-    }
-
-    pub(crate) fn load_again(&mut self, slot: Slot) {
-        if let Some(course) = self.courses.get_mut(slot) {
-            course.durable = Durable::Unknown;
-        }
-        self.enter(slot, Phase::Loading);
-        self.to_load.push_back(slot);
-    }
-
-    /// After its position was loaded: a parked root holds nothing, a deferred one is worked off.
+    /// After its position was loaded: a parked root holds nothing, a deferred one is worked off where that is to be.
     pub(crate) fn begin_marked(&mut self, slot: Slot, now: Instant) {
-        let state = self.courses.get(slot).and_then(|course| course.mark.as_deref()).map(|mark| mark.state);
-        match state {
+        let mark = self.courses.get(slot).and_then(|course| course.mark.as_deref());
+        let works_off = mark.is_some_and(|mark| self.works_off(mark.branch.as_ref()));
+        match mark.map(|mark| mark.state) {
             None => {
                 if let Some(active) = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut()) {
                     active.work = Work::None;
                 }
             }
-            Some(MarkState::Deferred) => self.work_off(slot),
-            Some(MarkState::Parked) => {
+            Some(MarkState::Deferred) if works_off => self.work_off(slot),
+            Some(MarkState::Deferred | MarkState::Parked) => {
                 self.forget_queue(slot);
                 if let Some(active) = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut()) {
                     (active.seen, active.work) = (None, Work::None);
@@ -353,7 +363,7 @@ impl Lanes {
     /// Begins the work on a deferred root.
     pub(crate) fn work_off(&mut self, slot: Slot) {
         if let Some(active) = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut()) {
-            active.work = Work::Begun;
+            (active.work, active.retry_at) = (Work::Begun, None);
         }
     }
 }

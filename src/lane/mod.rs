@@ -3,7 +3,7 @@
 //! A *lane* is one handler over one shard. All lanes of a handler share one table of root courses, so a root that is
 //! met in two lanes is still delivered by one sequencer. [`Lanes`] is the whole of it as pure decisions: pages,
 //! positions, answers and the time go in, [`Effect`]s come out; it never waits and does no I/O. [`LanesTask`] carries
-//! the effects out, with `tables`, `payload` and `delivery`, the async files here. Reading shards is left to `stream`, receiving events to `handler`,
+//! the effects out, with `tables`, `payload`, `delivery` and `stop`, the async files here. Reading shards is left to `stream`, receiving events to `handler`,
 //! wiring to `relay`.
 
 mod settings;
@@ -17,21 +17,26 @@ mod outage;
 mod retry;
 mod lanes;
 mod intake;
+mod standing;
 mod placing;
 mod preload;
 mod dispatch;
 mod flush;
 mod marks;
+mod errands;
 mod holes;
 mod purge;
 mod repair;
+mod closing;
 mod gauges;
 mod progress;
 mod safety;
 mod tables;
 mod payload;
 mod delivery;
+mod parts;
 mod task;
+mod stop;
 
 pub use glob::Glob;
 pub use lanes::{Effect, Lanes, Stuck};
@@ -41,10 +46,11 @@ pub use preload::KnownPositions;
 pub use progress::Progress;
 pub use repair::{RepairOrder, Repaired};
 pub use sequencer::{Sequencer, Verdict};
-pub use settings::{LaneSettings, OnEditionDelete, OnFailure, OnHole, OnInvalid, UNWRITTEN_ROOTS_ABOVE};
+pub use settings::{LaneSettings, MARK_TTL, OnEditionDelete, OnFailure, OnHole, OnInvalid, UNWRITTEN_ROOTS_ABOVE};
 pub use subscription::{Pattern, Subscription, default_editions};
 
-pub use task::{LaneOrder, LaneReport, LanesParts, LanesTask};
+pub use parts::{LaneOrder, LaneReport, LanesParts, Opening, WorksOff};
+pub use task::LanesTask;
 pub use watermark::Watermark;
 
 #[cfg(test)]

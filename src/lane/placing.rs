@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{error, warn};
 
-use super::course::{Phase, Why, Work, fills};
+use super::course::{Course, Phase, Why, Work, fills};
 use super::courses::Slot;
 use super::lanes::REPAIRS_IN_FLIGHT_MAX;
 use super::{Lanes, OnFailure, OnInvalid, RepairOrder, Repaired, Verdict};
@@ -29,6 +29,7 @@ enum Step {
     Repair,
     Gap,
     Filled,
+    Look,
     Invalid(InvalidRow),
     Nothing,
 }
@@ -37,6 +38,9 @@ impl Lanes {
     /// Takes a root as far as it goes without the outside: over what is covered and left out, to the first event to
     /// deliver.
     pub(crate) fn evaluate(&mut self, slot: Slot, now: Instant) {
+        if self.is_left(slot) {
+            return self.leave(slot, now);
+        }
         loop {
             if self.read_again_if_stale(slot) {
                 return;
@@ -46,6 +50,11 @@ impl Lanes {
             }
             match self.step(slot) {
                 Step::Covered | Step::Filled => {}
+                Step::Look if self.begin_look(slot) => {}
+                Step::Look => {
+                    self.look_up(slot);
+                    break;
+                }
                 Step::Deliver => {
                     self.enter(slot, Phase::Ready);
                     self.ready.push_back(slot);
@@ -86,10 +95,15 @@ impl Lanes {
         let next = course.sequencer.next();
         let Some(front) = active.queue.front() else {
             let more = active.seen.is_some_and(|seen| seen >= next) || active.work == Work::Begun;
-            return if more { Step::Repair } else { Step::Nothing };
+            return match active.looks() {
+                _ if more => Step::Repair,
+                true => Step::Look,
+                false => Step::Nothing,
+            };
         };
+        let is_missing = active.hole.is_some_and(|(missing, _)| missing == next);
         match course.sequencer.judge(row_sequence(front)) {
-            Verdict::Gap { .. } if active.let_go => return Step::Repair,
+            Verdict::Gap { .. } if active.let_go || is_missing => return Step::Repair,
             Verdict::Gap { .. } => return Step::Gap,
             Verdict::Duplicate => {
                 self.drop_covered(slot);
@@ -152,20 +166,33 @@ impl Lanes {
         }
     }
 
+    /// Asks the table for what is missing; the position before that: another replica may have delivered it meanwhile.
     fn ask_repair(&mut self, slot: Slot) {
-        self.enter(slot, Phase::Repairing);
-        self.to_repair.push_back(slot);
+        let Some(active) = self.courses.get(slot).and_then(|course| course.active.as_deref()) else { return };
+        if active.trust.fresh || active.work == Work::Begun || active.recheck.is_some() {
+            self.enter(slot, Phase::Repairing);
+            self.to_repair.push_back(slot);
+        } else {
+            self.look_up(slot);
+        }
     }
 
     /// The next read of the table to make.
-    pub(crate) fn next_repair(&mut self) -> Option<RepairOrder> {
+    pub(crate) fn next_repair(&mut self, now: Instant) -> Option<RepairOrder> {
         // With no room left a repair waits as long as anything else can come on, and for a paused handler all do.
         let no_room = self.queued_bytes >= self.settings.queued_bytes_max
             && (self.paused || self.repairs_in_flight + self.roots_in_flight + self.ready.len() > 0);
         if self.draining || no_room || self.repairs_in_flight >= REPAIRS_IN_FLIGHT_MAX {
             return None;
         }
-        let slot = self.to_repair.pop_front()?;
+        let slot = loop {
+            let slot = self.to_repair.pop_front()?;
+            if !self.is_left(slot) {
+                break slot;
+            }
+            self.enter(slot, Phase::Open);
+            self.leave(slot, now);
+        };
         let course = self.courses.get_mut(slot)?;
         let active = course.active.as_deref_mut()?;
         if let Some((from, hole)) = active.recheck.and_then(|from| Some((from, course.passed.as_deref()?.from(from)?)))
@@ -192,9 +219,19 @@ impl Lanes {
         self.repairs_in_flight = self.repairs_in_flight.saturating_sub(1);
         self.counters.repaired(1);
         let Some(slot) = self.courses.find(root) else { return };
+        if self.is_left(slot) {
+            self.enter(slot, Phase::Open);
+            return self.leave(slot, now);
+        }
         let Some(course) = self.courses.get_mut(slot) else { return };
         let next = course.sequencer.next();
         let Some(active) = course.active.as_deref_mut() else { return };
+        if active.trust.stale {
+            // Asked before somebody else has moved the root: it is asked again, behind its position of now.
+            active.let_go = true;
+            self.enter(slot, Phase::Open);
+            return self.evaluate(slot, now);
+        }
         if active.recheck.is_some() {
             return self.rechecked(slot, repaired, now);
         }
@@ -327,10 +364,14 @@ impl Lanes {
     pub(crate) fn wait_is_over(&mut self, slot: Slot, why: Why, now: Instant) {
         match why {
             Why::Hole => self.ask_repair(slot),
-            Why::Gap | Why::Retry | Why::Blocked => {
-                if self.courses.get(slot).is_some_and(super::course::Course::is_marked) {
-                    self.work_off(slot);
+            // A deferred root is worked off as soon as it is known that the mark still stands.
+            Why::Gap | Why::Retry | Why::Blocked if self.courses.get(slot).is_some_and(Course::is_marked) => {
+                if let Some(active) = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut()) {
+                    active.retry_at = None;
                 }
+                self.look_up(slot);
+            }
+            Why::Gap | Why::Retry | Why::Blocked => {
                 self.enter(slot, Phase::Open);
                 self.evaluate(slot, now);
             }

@@ -74,7 +74,11 @@ impl Lanes {
             state.watermark.unpin(page);
         }
         self.queue_checkpoint(lane, now);
-        if let Some(slot) = self.courses.find(root) {
+        let Some(slot) = self.courses.find(root) else { return };
+        if self.is_left(slot) {
+            self.enter(slot, super::course::Phase::Open);
+            self.leave(slot, now);
+        } else {
             self.load_again(slot);
         }
     }

@@ -48,6 +48,9 @@ pub struct LaneSettings {
     pub on_edition_delete: OnEditionDelete,
     /// The longest time a root that waits may hold a checkpoint; then it is marked as deferred.
     pub checkpoint_hold: Duration,
+    /// How long a mark is remembered before it is looked at again; so long after one was taken away its root is looked at
+    /// once more, for what others have let go of on its strength.
+    pub mark_ttl: Duration,
     /// Bytes of events that may wait in the lanes before they stop pulling.
     pub queued_bytes_max: usize,
     /// Roots remembered with their positions while nothing is to be done for them; one with something to do takes the
@@ -107,6 +110,9 @@ pub enum OnEditionDelete {
 /// as one more page may bring.
 pub const UNWRITTEN_ROOTS_ABOVE: usize = 1_000;
 
+/// How long lanes may remember a mark by default.
+pub const MARK_TTL: Duration = Duration::from_secs(30);
+
 impl LaneSettings {
     /// Roots whose positions may wait to be written before the lanes stop pulling.
     #[must_use]
@@ -137,6 +143,7 @@ impl Default for LaneSettings {
             on_hole: OnHole::Park,
             on_edition_delete: OnEditionDelete::Keep,
             checkpoint_hold: Duration::from_mins(1),
+            mark_ttl: MARK_TTL,
             queued_bytes_max: 4 << 20,
             idle_roots_max: 20_000,
             careful_events: 1_000,

@@ -1,8 +1,7 @@
 //! The task that runs one handler's lanes: carries out the effects of [`Lanes`] and feeds their answers back.
 //!
-//! It decides nothing about events. Everything it spawns it joins or aborts. On cancellation it stops pulling, lets the
-//! deliveries in flight come to their end, writes positions, then checkpoints; on drop all of it stops at once, as in a
-//! crash.
+//! It decides nothing about events. Everything it spawns it joins or aborts. How it ends, and how it gives up a lane, is in
+//! `stop`; on drop all of it stops at once, as in a crash.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::resume_unwind;
@@ -11,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use metrics::{Gauge, gauge};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -20,16 +19,13 @@ use tracing::{error, warn};
 use super::delivery::{Delivered, deliver, deliver_noted};
 use super::safety::SafetyWatch;
 use super::tables::{carry_out, until_done};
-use super::{Effect, KnownPositions, LaneSettings, Lanes, MarkOrder, PayloadRoom, Progress, Repaired, Subscription};
+use super::{Effect, LaneOrder, LaneReport, Lanes, LanesParts, MarkOrder, Progress, Repaired};
 use crate::event::Root;
-use crate::handler::{Handler, HandlerName, RootBatch};
-use crate::relay_table::{Checkpoint, CheckpointStore, Lives, Suspect};
-use crate::storage::{
-    Advance, Advanced, EventSource, MarkStore, Marked, Marking, PositionStore, Standing, StorageError,
-};
-use crate::stream::{Feed, LaneFeed, LaneId, ShardId, StreamPoint, with_causes};
+use crate::handler::RootBatch;
+use crate::relay_table::Checkpoint;
+use crate::storage::{Advance, Advanced, Marked, Marking, Standing, StorageError};
+use crate::stream::{LaneFeed, LaneId, ShardId, with_causes};
 use crate::telemetry::{Health, names};
-use crate::time::{Clock, Random};
 
 /// How often the lanes look after what nothing else wakes them for: gauges, stale queues, the sign of life.
 const TURN: Duration = Duration::from_secs(1);
@@ -46,80 +42,16 @@ const EFFECTS_MAX: usize = 256;
 /// How long noting a clean end may take.
 const END_MAX: Duration = Duration::from_secs(2);
 
-/// The part of the grace period that deliveries in flight may take; the rest is for positions and checkpoints.
-const GRACE_FOR_DELIVERIES: f64 = 0.6;
-
-/// What a handler's lanes need of the outside.
-#[derive(Clone)]
-pub struct LanesParts {
-    /// The handler's name.
-    pub name: HandlerName,
-    /// Where its events go.
-    pub handler: Arc<dyn Handler>,
-    /// What it receives.
-    pub subscription: Subscription,
-    /// Its bounds and intervals.
-    pub settings: LaneSettings,
-    /// The table that repairs what the stream did not bring.
-    pub events: Arc<dyn EventSource>,
-    /// Where its positions are.
-    pub positions: Arc<dyn PositionStore>,
-    /// Room for payloads that are put together.
-    pub payload_room: PayloadRoom,
-    /// What is known of its positions before the first lane is opened.
-    pub known: KnownPositions,
-    /// Where its roots are marked.
-    pub marks: Arc<dyn MarkStore>,
-    /// Whether an operator has paused it.
-    pub paused: bool,
-    /// Where its lives are noted.
-    pub lives: Arc<dyn Lives>,
-    /// Held by the one event of the process that is noted.
-    pub care: Arc<Semaphore>,
-    /// Whether its last life ended uncleanly, and the event it was being given then, where that was noted.
-    pub unclean: bool,
-    /// See `unclean`.
-    pub suspect: Option<Suspect>,
-    /// Where its checkpoints are.
-    pub checkpoints: Arc<dyn CheckpointStore>,
-    /// How long a stop may take.
-    pub shutdown_grace: Duration,
-    /// Less than this left until the stream trims what the handler has not been given is told.
-    pub safety_alarm: Duration,
-    /// Wall time.
-    pub clock: Clock,
-    /// Chance.
-    pub random: Random,
-    /// Where obstacles are named.
-    pub health: Health,
-}
-
-/// What the lanes are told.
-#[derive(Debug)]
-pub enum LaneOrder {
-    /// Open a lane on a shard, behind this place.
-    Open(LaneId, Feed, StreamPoint),
-    /// An operator has paused the handler, or lets it go on.
-    Pause(bool),
-    /// Look which marked roots are to go on: at the start, and when an operator has changed some.
-    Resume,
-}
-
-/// What the lanes tell.
-#[derive(Debug, PartialEq, Eq)]
-pub enum LaneReport {
-    /// This handler has finished this shard, durably.
-    Finished(HandlerName, ShardId),
-}
-
 /// One handler's lanes, running.
 pub struct LanesTask {
-    parts: Arc<LanesParts>,
-    lanes: Lanes,
+    pub(super) parts: Arc<LanesParts>,
+    pub(super) lanes: Lanes,
     feeds: BTreeMap<LaneId, LaneFeed>,
     pulling: VecDeque<LaneId>,
-    jobs: JoinSet<Done>,
-    deliveries: JoinSet<Delivered>,
+    /// The shards of lanes that are being given up.
+    pub(super) closing: BTreeMap<LaneId, ShardId>,
+    pub(super) jobs: JoinSet<Done>,
+    pub(super) deliveries: JoinSet<Delivered>,
     notices: mpsc::UnboundedReceiver<LaneId>,
     notify: mpsc::UnboundedSender<LaneId>,
     progress: Progress,
@@ -134,7 +66,7 @@ pub struct LanesTask {
     list_again: bool,
 }
 
-enum Done {
+pub(super) enum Done {
     Loaded(Vec<(Root, Standing)>),
     Repaired(Root, Repaired),
     Flushed(Vec<(Advance, Result<Advanced, StorageError>)>),
@@ -156,7 +88,7 @@ impl LanesTask {
         let mut lanes = lanes.knowing(known);
         lanes.pause(parts.paused);
         let careful = if parts.unclean { parts.settings.careful_events } else { 0 };
-        let lanes = lanes.careful(careful);
+        let lanes = lanes.careful(careful).working_off(parts.works_off.clone());
         Self {
             lanes,
             checkpoint_age: gauge!(names::CHECKPOINT_AGE, "handler" => parts.name.as_str().to_owned()),
@@ -164,6 +96,7 @@ impl LanesTask {
             parts: Arc::new(parts),
             feeds: BTreeMap::new(),
             pulling: VecDeque::new(),
+            closing: BTreeMap::new(),
             jobs: JoinSet::new(),
             deliveries: JoinSet::new(),
             notices,
@@ -193,12 +126,10 @@ impl LanesTask {
                 self.turn(now);
                 turn_at = now + TURN;
             }
+            self.end_overdue(now);
             self.pull(now);
             let more = self.start_effects(now);
-            for shard in std::mem::take(&mut self.finished) {
-                // The relay stops listening only when it stops altogether.
-                reports.send(LaneReport::Finished(self.parts.name.clone(), shard)).ok();
-            }
+            self.tell(&reports);
             let wake_at = self.lanes.next_deadline(now).map_or(turn_at, |deadline| deadline.min(turn_at));
             let wake_at = if more { now } else { wake_at };
             tokio::select! {
@@ -213,17 +144,40 @@ impl LanesTask {
             }
         }
         self.drain(&beat).await;
+        self.tell(&reports);
         // Should this fail, the next life begins more carefully than it must.
         timeout(END_MAX, self.parts.lives.end(&self.parts.name)).await.ok();
     }
 
+    /// Tells which lanes are at their end.
+    fn tell(&mut self, reports: &mpsc::UnboundedSender<LaneReport>) {
+        let name = || self.parts.name.clone();
+        let finished = std::mem::take(&mut self.finished).into_iter().map(|shard| LaneReport::Finished(name(), shard));
+        let closed = self
+            .lanes
+            .take_closed()
+            .into_iter()
+            .filter_map(|(lane, clean)| Some(LaneReport::Closed(name(), self.closing.remove(&lane)?, clean)));
+        for report in finished.chain(closed) {
+            // The relay stops listening only when it stops altogether.
+            reports.send(report).ok();
+        }
+    }
+
     fn obey(&mut self, order: LaneOrder) {
         match order {
-            LaneOrder::Open(lane, feed, after) => {
-                self.lanes.open(lane, after.clone());
+            LaneOrder::Open(lane, feed, opening) => {
+                let after = opening.after.clone();
+                self.lanes.open(lane, opening, Instant::now());
                 let feed = feed.join(lane, after, self.parts.clock.now(), self.notify.clone());
                 self.feeds.insert(lane, feed);
                 self.pulling.push_back(lane);
+            }
+            LaneOrder::Close(lane, deadline) => {
+                // One that is gone has finished its shard, and that was told.
+                let Some(feed) = self.feeds.remove(&lane) else { return };
+                self.closing.insert(lane, feed.shard().clone());
+                self.lanes.close(lane, deadline, Instant::now());
             }
             LaneOrder::Pause(paused) => self.lanes.pause(paused),
             LaneOrder::Resume if self.listing => self.list_again = true,
@@ -292,10 +246,11 @@ impl LanesTask {
         true
     }
 
-    fn start(&mut self, effect: Effect) {
+    pub(super) fn start(&mut self, effect: Effect) {
         let parts = self.parts.clone();
         match effect {
             Effect::Deliver(group) => self.deliver(group),
+            Effect::List => self.obey(LaneOrder::Resume),
             Effect::Load(roots) => {
                 self.jobs.spawn(async move {
                     let load = || parts.positions.load(&parts.name, &roots);
@@ -323,7 +278,8 @@ impl LanesTask {
                 });
             }
             Effect::Checkpoint(lane, checkpoint) => {
-                let Some(shard) = self.feeds.get(&lane).map(|feed| feed.shard().clone()) else { return };
+                let shard = self.feeds.get(&lane).map(LaneFeed::shard).or_else(|| self.closing.get(&lane)).cloned();
+                let Some(shard) = shard else { return };
                 self.jobs.spawn(async move {
                     let saved = parts.checkpoints.save(&parts.name, &shard, &checkpoint).await;
                     Done::Checkpointed(lane, checkpoint, saved)
@@ -356,7 +312,7 @@ impl LanesTask {
         self.deliveries.spawn(delivery);
     }
 
-    fn take_delivery(&mut self, done: Result<Delivered, JoinError>) {
+    pub(super) fn take_delivery(&mut self, done: Result<Delivered, JoinError>) {
         // A delivery catches its handler's panics; it ends early only when this task is dropped.
         if let Ok(delivered) = done {
             self.take_delivered(delivered, Instant::now());
@@ -370,7 +326,7 @@ impl LanesTask {
         self.lanes.not_deliverable(broken, now);
     }
 
-    fn take_job(&mut self, done: Result<Done, JoinError>) {
+    pub(super) fn take_job(&mut self, done: Result<Done, JoinError>) {
         let now = Instant::now();
         match done {
             Ok(Done::Loaded(positions)) => self.lanes.loaded(positions, now),
@@ -393,10 +349,9 @@ impl LanesTask {
             }
             Ok(Done::Checkpointed(lane, checkpoint, result)) => {
                 report(&self.parts.health, "write checkpoints", result.as_ref().err());
-                if self.lanes.checkpointed(lane, checkpoint, result.is_ok(), now)
-                    && let Some(feed) = self.feeds.remove(&lane)
-                {
-                    self.finished.push(feed.shard().clone());
+                if self.lanes.checkpointed(lane, checkpoint, result.is_ok(), now) {
+                    let shard = self.feeds.remove(&lane).map(|feed| feed.shard().clone());
+                    self.finished.extend(shard.or_else(|| self.closing.remove(&lane)));
                 }
             }
             // Its answer will never come, and what waits for it would wait in silence: the relay stops instead.
@@ -404,49 +359,7 @@ impl LanesTask {
             Err(stopped) => error!(handler = %self.parts.name, error = %stopped, "a task of the lanes ended early"),
         }
     }
-
-    /// Stops within the grace period; what is not done by then is repeated at the next start.
-    async fn drain(&mut self, beat: &crate::telemetry::Beat) {
-        let start = Instant::now();
-        let until = start + self.parts.shutdown_grace;
-        let deliveries_until = start + self.parts.shutdown_grace.mul_f64(GRACE_FOR_DELIVERIES);
-        self.lanes.drain(start);
-        loop {
-            beat.beat();
-            let now = Instant::now();
-            while let Some(effect) = self.lanes.next_effect(now) {
-                self.start(effect);
-            }
-            if self.lanes.is_drained() {
-                return;
-            }
-            if now >= deliveries_until && !self.deliveries.is_empty() {
-                warn!(handler = %self.parts.name, "deliveries did not end within the grace period; they are repeated at the next start");
-                self.deliveries.abort_all();
-                // What was answered in time counts.
-                while let Some(done) = self.deliveries.join_next().await {
-                    self.take_delivery(done);
-                }
-                self.lanes.give_up_in_flight();
-                continue;
-            }
-            if now >= until {
-                warn!(handler = %self.parts.name, "stopped before all positions were written; events since then are repeated at the next start");
-                return;
-            }
-            let wake_at = if self.deliveries.is_empty() { until } else { deliveries_until };
-            tokio::select! {
-                biased;
-                Some(done) = self.deliveries.join_next() => self.take_delivery(done),
-                Some(done) = self.jobs.join_next() => self.take_job(done),
-                () = sleep_until(self.lanes.next_deadline(now).map_or(wake_at, |at| at.max(now + DRAIN_TURN).min(wake_at))) => {}
-            }
-        }
-    }
 }
-
-/// While draining, failed writes are tried again after so long.
-const DRAIN_TURN: Duration = Duration::from_millis(100);
 
 fn report(health: &Health, subject: &str, failed: Option<&StorageError>) {
     match failed {

@@ -101,8 +101,7 @@ impl Relay {
         let (report, reports) = mpsc::unbounded_channel();
         let mut lanes = JoinSet::new();
         let (mut kept, mut ordered_by) = (Vec::new(), Vec::new());
-        let (stop, care) = (cancel.child_token(), Arc::new(Semaphore::new(1)));
-        let count = self.handlers.len();
+        let (stop, care, count) = (cancel.child_token(), Arc::new(Semaphore::new(1)), self.handlers.len());
         let names: Vec<HandlerName> = self.handlers.iter().map(|spec| spec.name.clone()).collect();
         let starts = self.handlers.iter().map(|spec| start(&self.ports, &self.settings, spec, count, &cancel));
         // Neither is waited for when the relay stops: an answer may take longer than the grace period.
@@ -126,6 +125,7 @@ impl Relay {
                 events: self.ports.events.clone(),
                 positions: self.ports.positions.clone(),
                 marks: self.ports.marks.clone(),
+                works_off: Arc::new(|_| true),
                 paused,
                 lives: self.ports.lives.clone(),
                 care: care.clone(),

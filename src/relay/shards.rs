@@ -21,10 +21,11 @@ use super::jobs::{JobPorts, PROGRESS_INTERVAL, reader_parts};
 use super::kept::{HandlerLanes, Kept};
 use super::{OnTrim, RelayError};
 use crate::backfill::{self, JobKind, Seen, Segment};
-use crate::lane::{LaneOrder, LaneReport};
+use crate::lane::{LaneOrder, LaneReport, Opening};
 use crate::relay_table::Checkpoint;
 use crate::stream::{
-    Feed, LaneId, Lost, ReaderParts, Shard, ShardId, ShardReader, StreamError, StreamPoint, StreamSource, with_causes,
+    Branch, Feed, LaneId, Lost, ReaderParts, Shard, ShardId, ShardReader, StreamError, StreamPoint, StreamSource,
+    with_causes,
 };
 use crate::telemetry::names;
 use crate::time::{Backoff, BackoffPolicy};
@@ -184,7 +185,15 @@ impl Shards {
     }
 
     async fn learn(&mut self, report: LaneReport) {
-        let LaneReport::Finished(name, shard) = report;
+        let (name, shard) = match report {
+            LaneReport::Finished(name, shard) => (name, shard),
+            LaneReport::Closed(name, shard, clean) => {
+                debug!(handler = %name, %shard, clean, "gave up a shard");
+                let of = self.handlers.iter().position(|kept| kept.handler.name == name);
+                self.lanes.retain(|_, (index, read)| Some(*index) != of || *read != shard);
+                return;
+            }
+        };
         debug!(handler = %name, %shard, "finished a shard");
         let Some(index) = self.handlers.iter().position(|kept| kept.handler.name == name) else { return };
         self.lanes.retain(|_, (of, read)| *of != index || *read != shard);
@@ -308,8 +317,11 @@ impl Shards {
                 }
                 let name = &kept.handler.name;
                 debug!(handler = %name, %shard, ?after, "opens a lane");
+                // One process reads all shards: a branch is as good as any that is told from the others.
+                let branch = Segment::of_shard(&shard).is_none().then(|| Branch(shard.clone()));
+                let opening = Opening { after, branch, taken: false };
                 self.lanes.insert(lane, (index, shard));
-                if kept.handler.orders.send(LaneOrder::Open(lane, feed, after)).await.is_err() {
+                if kept.handler.orders.send(LaneOrder::Open(lane, feed, opening)).await.is_err() {
                     warn!(handler = %name, "the handler's lanes have stopped");
                 }
             }
@@ -464,7 +476,9 @@ mod tests {
         let (notify, _notices) = mpsc::unbounded_channel();
         let at = Timestamp::from_unix_millis(0);
         shards.open_lanes().await;
-        let LaneOrder::Open(lane, feed, after) = ordered.recv().await.unwrap() else { panic!("a lane is opened") };
+        let LaneOrder::Open(lane, feed, Opening { after, .. }) = ordered.recv().await.unwrap() else {
+            panic!("a lane is opened")
+        };
         // The fast handler joins and leaves before the slow one has joined.
         let fast = feed.join(lane, after, at, notify.clone());
         sleep(Duration::from_secs(1)).await;
@@ -472,7 +486,9 @@ mod tests {
         if let Ok(ended) = tokio::time::timeout(Duration::from_mins(1), shards.readers.join_next()).await {
             shards.reader_ended(&ended.unwrap().unwrap());
         }
-        let LaneOrder::Open(lane, feed, after) = ordered.recv().await.unwrap() else { panic!("a lane is opened") };
+        let LaneOrder::Open(lane, feed, Opening { after, .. }) = ordered.recv().await.unwrap() else {
+            panic!("a lane is opened")
+        };
         let slow = feed.join(lane, after, at, notify);
         assert!(slow.take().is_none());
         stream.push(&shard, at, crate::stream::Change::Modified);

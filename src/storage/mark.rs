@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use super::{Hole, Passed, StorageError};
 use crate::event::{Root, Sequence, Timestamp};
 use crate::handler::HandlerName;
+use crate::stream::Branch;
 
 /// The longest reason kept, in bytes.
 const REASON_BYTES_MAX: usize = 1_000;
@@ -52,13 +53,16 @@ pub struct Mark {
     pub marked_at: Timestamp,
     /// An operator has ordered it back: what lies between `sequence` and the position is given again. The position stays.
     pub rewound: bool,
+    /// The branch of the lane that met the root: who reads it goes on with a deferred root. None when no lane on the stream
+    /// has met it, or the mark was written before branches were.
+    pub branch: Option<Branch>,
 }
 
 impl Mark {
-    /// A mark; a long reason is cut.
+    /// A mark of no branch; a long reason is cut.
     #[must_use]
     pub fn new(state: MarkState, sequence: Sequence, attempts: u32, reason: &str, marked_at: Timestamp) -> Self {
-        Self { state, sequence, attempts, reason: bounded(reason), marked_at, rewound: false }
+        Self { state, sequence, attempts, reason: bounded(reason), marked_at, rewound: false, branch: None }
     }
 }
 
@@ -95,23 +99,23 @@ impl Standing {
 /// The marked roots of a handler.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Marked {
-    /// Those that the relay goes on with.
-    pub deferred: Vec<Root>,
+    /// Those that the relay goes on with, and the branch each was met on.
+    pub deferred: Vec<(Root, Option<Branch>)>,
     /// How many wait for an operator.
     pub parked: usize,
 }
 
 impl Marked {
     /// Sorts marked roots.
-    pub fn of(marked: impl IntoIterator<Item = (Root, MarkState)>) -> Self {
+    pub fn of(marked: impl IntoIterator<Item = (Root, MarkState, Option<Branch>)>) -> Self {
         let mut sorted = Self::default();
-        marked.into_iter().for_each(|(root, state)| sorted.add(root, state));
+        marked.into_iter().for_each(|(root, state, branch)| sorted.add(root, state, branch));
         sorted
     }
 
-    pub(super) fn add(&mut self, root: Root, state: MarkState) {
+    pub(super) fn add(&mut self, root: Root, state: MarkState, branch: Option<Branch>) {
         match state {
-            MarkState::Deferred => self.deferred.push(root),
+            MarkState::Deferred => self.deferred.push((root, branch)),
             MarkState::Parked => self.parked += 1,
         }
     }

@@ -10,6 +10,7 @@ use super::call::{Item, number, sequence_of, text, text_of};
 use super::position_store::{PK, SEQUENCE};
 use super::{Mark, MarkState, Passed, Standing};
 use crate::event::{Sequence, Timestamp};
+use crate::stream::{Branch, ShardId};
 
 /// S: `parked` or `deferred`.
 pub(super) const MARK: &str = "mark";
@@ -23,8 +24,11 @@ const MARK_REASON: &str = "mark_reason";
 const MARKED_AT: &str = "marked_at";
 /// BOOL: events before the position are given again.
 const MARK_REWOUND: &str = "mark_rewound";
+/// S: the branch that the root was met on; absent where there is none.
+pub(super) const MARK_BRANCH: &str = "mark_branch";
 /// The attributes of a mark.
-pub(super) const MARK_COLUMNS: [&str; 6] = [MARK, MARK_SEQUENCE, MARK_ATTEMPTS, MARK_REASON, MARKED_AT, MARK_REWOUND];
+pub(super) const MARK_COLUMNS: [&str; 7] =
+    [MARK, MARK_SEQUENCE, MARK_ATTEMPTS, MARK_REASON, MARKED_AT, MARK_REWOUND, MARK_BRANCH];
 
 /// S: the holes that were passed. It stays when a mark goes.
 pub(super) const PASSED: &str = "passed_holes";
@@ -41,7 +45,12 @@ pub(super) fn mark_of(item: &Item) -> Result<Option<Mark>, &'static str> {
         .ok_or("`marked_at` is no ISO 8601 time (S)")?;
     let rewound = item.get(MARK_REWOUND).and_then(|value| value.as_bool().ok()) == Some(&true);
     let mark = Mark::new(state, sequence, attempts, text_of(item, MARK_REASON).unwrap_or_default(), marked_at);
-    Ok(Some(Mark { rewound, ..mark }))
+    Ok(Some(Mark { rewound, branch: branch_of(item), ..mark }))
+}
+
+/// The branch in a row; none where it names none.
+pub(super) fn branch_of(item: &Item) -> Option<Branch> {
+    text_of(item, MARK_BRANCH).map(|shard| Branch(ShardId::new(shard)))
 }
 
 /// The passed holes in a row; none when it has none.
@@ -52,15 +61,17 @@ pub(super) fn passed_of(item: &Item) -> Result<Option<Box<Passed>>, &'static str
     Ok(Some(passed).filter(|passed| !passed.is_empty()).map(Box::new))
 }
 
-pub(super) fn columns_of(mark: &Mark) -> [(&'static str, AttributeValue); 6] {
-    [
+pub(super) fn columns_of(mark: &Mark) -> Vec<(&'static str, AttributeValue)> {
+    let mut columns = vec![
         (MARK, text(mark.state.as_str())),
         (MARK_SEQUENCE, number(mark.sequence)),
         (MARK_ATTEMPTS, number(Sequence(mark.attempts.into()))),
         (MARK_REASON, text(mark.reason.as_str())),
         (MARKED_AT, text(mark.marked_at.to_string())),
         (MARK_REWOUND, AttributeValue::Bool(mark.rewound)),
-    ]
+    ];
+    columns.extend(mark.branch.as_ref().map(|branch| (MARK_BRANCH, text(branch.to_string()))));
+    columns
 }
 
 /// An update of a position row, before it is complete.
@@ -90,6 +101,9 @@ impl<'a> Change<'a> {
     pub(super) fn mark(&mut self, mark: &Mark) {
         for (column, value) in columns_of(mark) {
             self.set(column, &format!(":{column}"), value);
+        }
+        if mark.branch.is_none() {
+            self.remove.push(MARK_BRANCH);
         }
     }
 

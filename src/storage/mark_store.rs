@@ -11,7 +11,7 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{ReturnConsumedCapacity, TransactWriteItem};
 
 use super::call::{Call, Item, number, sequence_of, text, text_of};
-use super::mark_row::{Change, MARK, PASSED, columns_of};
+use super::mark_row::{Change, MARK, MARK_BRANCH, PASSED, branch_of, columns_of};
 use super::position_store::{PK, UPDATED_AT, position_key};
 use super::rows::read_page;
 use super::transaction::{Transacted, delete, put};
@@ -168,14 +168,15 @@ impl MarkStore for DynamoMarks {
 
     async fn marked(&self, handler: &HandlerName) -> Result<Marked, StorageError> {
         let mut found = Marked::default();
-        self.each_row(marks_key(handler), Some("sk, mark"), |item| {
+        let attributes = format!("sk, {MARK}, {MARK_BRANCH}");
+        self.each_row(marks_key(handler), Some(&attributes), |item| {
             let key = text_of(item, "sk").unwrap_or("-");
             let root = Root::parse(key).ok();
             let state = text_of(item, MARK).and_then(MarkState::parse);
             let reason = "`sk` is no root's key, or `mark` neither parked nor deferred";
             let unreadable = || StorageError::Unreadable { table: self.relay.clone(), key: key.to_owned(), reason };
             let (root, state) = root.zip(state).ok_or_else(unreadable)?;
-            found.add(root, state);
+            found.add(root, state, branch_of(item));
             Ok(())
         })
         .await?;

@@ -242,7 +242,10 @@ impl MarkStore for MemoryPositions {
     async fn marked(&self, handler: &HandlerName) -> Result<Marked, StorageError> {
         Ok(self.with(|all| {
             let mine = all.rows.iter().filter(|((of, _), _)| of == handler);
-            Marked::of(mine.filter_map(|((_, root), row)| Some((root.clone(), row.mark.as_ref()?.state))))
+            Marked::of(mine.filter_map(|((_, root), row)| {
+                let mark = row.mark.as_ref()?;
+                Some((root.clone(), mark.state, mark.branch.clone()))
+            }))
         }))
     }
 

@@ -1,4 +1,4 @@
-//! A shard of the stream and its name.
+//! A shard of the stream, its name, and the branch it belongs to.
 
 use std::fmt;
 use std::sync::Arc;
@@ -44,10 +44,10 @@ impl fmt::Debug for ShardId {
     }
 }
 
-/// A shard and the children that took its place one by one: a roll goes on with the branch of its parent, a split's second
-/// child begins one. It is named by the shard it began with. Roots mostly stay on one branch for good.
+/// A shard and the children that took its place one by one, named by the shard it began with: a roll continues the
+/// branch, a split's second child begins a new one. Roots mostly stay on one branch for good.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Branch(ShardId);
+pub struct Branch(pub ShardId);
 
 impl Branch {
     /// The branch that begins with this shard.
@@ -60,6 +60,12 @@ impl Branch {
     #[must_use]
     pub fn as_str(&self) -> &str {
         self.0.as_str()
+    }
+}
+
+impl fmt::Display for Branch {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
     }
 }
 

@@ -98,7 +98,7 @@ async fn a_released_root_is_deferred_and_the_order_is_seen(aws: &AwsClients, pre
     assert_eq!(release().await, Marking::Done);
     assert_eq!(release().await, Marking::Refused, "it is parked no longer");
     let marked = tables.marks.marked(&tables.handler).await.unwrap();
-    assert_eq!(marked, Marked { deferred: vec![root("r")], parked: 0 });
+    assert_eq!(marked, Marked { deferred: vec![(root("r"), None)], parked: 0 });
     let released = tables.standing("r").await.mark.unwrap();
     assert_eq!((released.state, released.sequence, released.attempts), (MarkState::Deferred, Sequence(0), 0));
     assert_eq!(tables.marks.orders().await.unwrap(), before + 1);

@@ -34,6 +34,9 @@ pub(super) struct Contract {
     pub(super) passed: BTreeMap<Root, Passed>,
     /// Events passed, for the record.
     pub(super) skipped: BTreeSet<(Root, Sequence)>,
+    /// Roots that two replicas read and of which one took a mark away: the other may let go of records on the strength of what
+    /// it remembers, which a later look at the table makes good.
+    pub(super) looked_at_later: BTreeSet<Root>,
     checkpoints: BTreeMap<LaneId, Checkpoint>,
 }
 
@@ -52,6 +55,7 @@ impl Contract {
             marks: BTreeMap::new(),
             passed: BTreeMap::new(),
             skipped: BTreeSet::new(),
+            looked_at_later: BTreeSet::new(),
             checkpoints: BTreeMap::new(),
         }
     }
@@ -159,7 +163,8 @@ impl Contract {
             };
             // A mark stands for what it goes on from; for an event in a passed hole only one at or before it does.
             let filled = self.fills(root, *sequence);
-            let marked = self.marks.get(root).is_some_and(|mark| !filled || mark.sequence <= *sequence);
+            let marked = self.looked_at_later.contains(root)
+                || self.marks.get(root).is_some_and(|mark| !filled || mark.sequence <= *sequence);
             let exists = !marked && self.table.contains_key(&(root.clone(), *sequence));
             let position = self.positions.get(root).copied();
             let covered = self.is_covered(root, *sequence, position, false) && !self.fills(root, *sequence);

@@ -5,6 +5,7 @@
 //! 3, 4 and 5 by [`contract`], in every test. The rest is one file a concern.
 
 mod rig;
+mod held;
 mod spec;
 mod contract;
 mod marking;

@@ -49,10 +49,15 @@ impl Rig {
         self.resume();
     }
 
+    /// The marked roots as the tables list them.
+    pub(super) fn listed(&self) -> Marked {
+        let marks = self.contract.marks.iter();
+        Marked::of(marks.map(|(root, mark)| (root.clone(), mark.state, mark.branch.clone())))
+    }
+
     /// What the relay does when an operator has ordered something.
-    fn resume(&mut self) {
-        let marks = self.contract.marks.iter().map(|(root, mark)| (root.clone(), mark.state));
-        self.lanes.resume(Marked::of(marks));
+    pub(super) fn resume(&mut self) {
+        self.lanes.resume(self.listed());
         self.run();
     }
 

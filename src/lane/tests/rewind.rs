@@ -123,7 +123,7 @@ fn another_life_goes_on_where_it_was_noted() {
     next.contract.table = rig.contract.table.clone();
     next.contract.positions = rig.contract.positions.clone();
     next.contract.marks = rig.contract.marks.clone();
-    let deferred = next.contract.marks.keys().cloned().collect();
+    let deferred = next.contract.marks.keys().map(|root| (root.clone(), None)).collect();
     next.lanes.resume(Marked { deferred, parked: 0 });
     next.rest();
     assert_eq!(next.of("r"), (500..1300).collect::<Vec<_>>());
@@ -183,7 +183,7 @@ fn next_life(rig: &Rig, settings: LaneSettings) -> Rig {
     next.contract.table = rig.contract.table.clone();
     next.contract.positions = rig.contract.positions.clone();
     next.contract.marks = rig.contract.marks.clone();
-    let deferred = next.contract.marks.keys().cloned().collect();
+    let deferred = next.contract.marks.keys().map(|root| (root.clone(), None)).collect();
     next.lanes.resume(Marked { deferred, parked: 0 });
     next
 }

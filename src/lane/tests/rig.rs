@@ -5,18 +5,18 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::repair::REPAIR_ROWS_MAX;
 use super::super::{
-    Effect, Glob, LaneSettings, Lanes, MarkOrder, OnFailure, Pattern, RepairOrder, Repaired, Subscription,
+    Effect, Glob, LaneSettings, Lanes, MarkOrder, OnFailure, Opening, Pattern, RepairOrder, Subscription,
     default_editions,
 };
 use super::contract::Contract;
+use super::held::Held;
 pub(super) use super::spec::{Spec, ev, evs, root_of};
 use crate::event::{Root, Sequence, Timestamp};
 use crate::handler::{Accepted, HandlerError, HandlerName, RootBatch};
 use crate::relay_table::Checkpoint;
 use crate::storage::{Advance, Advanced, Skip, Standing, StorageError};
-use crate::stream::{Change, LaneId, Page, Record, StreamPoint, StreamSequence};
+use crate::stream::{Branch, Change, LaneId, Page, Record, ShardId, StreamPoint, StreamSequence};
 use crate::time::Random;
 
 /// The lane most tests use.
@@ -59,14 +59,21 @@ pub(super) enum Kind {
     Mark,
 }
 
-fn kind(effect: &Effect) -> Kind {
+/// What happened between the lanes and the handler.
+#[derive(Debug, Clone)]
+pub(super) enum Happened {
+    Delivered(Root, Vec<u64>),
+    Accepted(Root, Vec<u64>),
+}
+
+pub(super) fn kind(effect: &Effect) -> Kind {
     match effect {
         Effect::Load(_) => Kind::Load,
         Effect::Repair(_) => Kind::Repair,
         Effect::Deliver(_) => Kind::Deliver,
         Effect::Flush(_) => Kind::Flush,
         Effect::Checkpoint(..) => Kind::Checkpoint,
-        Effect::Mark(_) => Kind::Mark,
+        Effect::Mark(_) | Effect::List => Kind::Mark,
     }
 }
 
@@ -81,17 +88,27 @@ pub(super) struct Rig {
     pub(super) flushes: Vec<Vec<Advance>>,
     pub(super) checkpoints: Vec<(LaneId, Checkpoint)>,
     pub(super) finished: Vec<LaneId>,
+    /// Lanes that were given up, and whether cleanly.
+    pub(super) closed: Vec<(LaneId, bool)>,
+    pub(super) log: Vec<Happened>,
+    /// Reads that are held back show how it was when they were asked.
+    pub(super) reads_early: bool,
     /// Events that were passed, for the record.
     pub(super) skips: Vec<(Root, Skip)>,
     pub(super) writes: Writes,
     pub(super) checkpoints_fail: bool,
-    held: BTreeSet<Kind>,
-    waiting: VecDeque<Effect>,
+    pub(super) held: BTreeSet<Kind>,
+    pub(super) waiting: VecDeque<Held>,
     once: BTreeMap<Root, VecDeque<Answer>>,
     always: BTreeMap<Root, Answer>,
     pub(super) everybody: Answer,
     pub(super) number: u64,
     pub(super) through: BTreeMap<LaneId, StreamPoint>,
+}
+
+/// The branch of a lane that a test opens.
+pub(super) fn branch_of(lane: LaneId) -> Branch {
+    Branch(ShardId::new(&format!("shard-{}", lane.0)))
 }
 
 /// The defaults, but that nothing is given up; a test names what it changes.
@@ -131,6 +148,9 @@ impl Rig {
             flushes: Vec::new(),
             checkpoints: Vec::new(),
             finished: Vec::new(),
+            closed: Vec::new(),
+            log: Vec::new(),
+            reads_early: false,
             skips: Vec::new(),
             writes: Writes::Work,
             checkpoints_fail: false,
@@ -147,8 +167,31 @@ impl Rig {
     }
 
     pub(super) fn open(&mut self, lane: LaneId) {
-        self.lanes.open(lane, StreamPoint::Horizon);
-        self.through.insert(lane, StreamPoint::Horizon);
+        self.open_as(lane, Opening { after: StreamPoint::Horizon, branch: Some(branch_of(lane)), taken: false });
+    }
+
+    pub(super) fn open_as(&mut self, lane: LaneId, opening: Opening) {
+        self.through.insert(lane, opening.after.clone());
+        self.lanes.open(lane, opening, self.now);
+    }
+
+    /// Gives a lane up, within so many milliseconds.
+    pub(super) fn close(&mut self, lane: LaneId, millis: u64) {
+        self.lanes.close(lane, self.now + Duration::from_millis(millis), self.now);
+        self.run();
+    }
+
+    /// What `LanesTask` does at the deadline of a lane that closes.
+    fn end_overdue(&mut self) {
+        if !self.lanes.is_overdue(self.now) {
+            return;
+        }
+        if self.lanes.waits_for_deliveries(self.now) {
+            self.waiting.retain(|held| held.kind() != Kind::Deliver);
+            self.contract.in_flight.clear();
+            self.lanes.deliveries_aborted(self.now);
+        }
+        self.lanes.end_overdue(self.now);
     }
 
     /// Puts rows into the table; the stream does not show them.
@@ -164,10 +207,18 @@ impl Rig {
 
     /// Shows rows on a page of the lane, in one page; they need not be in the table.
     pub(super) fn show(&mut self, lane: LaneId, rows: impl AsRef<[Spec]>, end: bool) {
+        let first = self.number + 1;
+        self.number += rows.as_ref().len() as u64;
+        let numbered: Vec<_> = (first..).zip(rows.as_ref().iter().cloned()).collect();
+        self.show_records(lane, &numbered, end);
+    }
+
+    /// Shows records under these numbers.
+    pub(super) fn show_records(&mut self, lane: LaneId, records: &[(u64, Spec)], end: bool) {
+        let rows = records;
         let mut records = Vec::new();
-        for spec in rows.as_ref() {
-            self.number += 1;
-            let sequence = StreamSequence::new(&self.number.to_string());
+        for (number, spec) in rows {
+            let sequence = StreamSequence::new(&number.to_string());
             let shown = (sequence.clone(), spec.root.clone(), Sequence(spec.sequence));
             self.contract.shown.entry(lane).or_default().push(shown);
             let change = match spec.row() {
@@ -206,41 +257,6 @@ impl Rig {
         self.contract.positions.insert(root_of(root), Sequence(position));
     }
 
-    /// Holds effects of a kind back until [`Rig::release`].
-    pub(super) fn hold(&mut self, kind: Kind) {
-        self.held.insert(kind);
-    }
-
-    pub(super) fn release(&mut self, released: Kind) {
-        self.held.remove(&released);
-        let (now, later): (Vec<_>, Vec<_>) = self.waiting.drain(..).partition(|effect| kind(effect) == released);
-        self.waiting = later.into();
-        for effect in now {
-            self.answer(effect);
-        }
-        self.run();
-    }
-
-    /// Answers the oldest of the effects of a kind that is held back; the kind stays held.
-    pub(super) fn release_one(&mut self, released: Kind) {
-        let at = self.waiting.iter().position(|effect| kind(effect) == released).expect("an effect is held");
-        let effect = self.waiting.remove(at).unwrap();
-        self.answer(effect);
-        self.run();
-    }
-
-    /// Answers the newest of the handler's calls that are held back.
-    pub(super) fn release_newest(&mut self) {
-        let at = self.waiting.iter().rposition(|effect| kind(effect) == Kind::Deliver).expect("a call is held");
-        let effect = self.waiting.remove(at).unwrap();
-        self.answer(effect);
-        self.run();
-    }
-
-    pub(super) fn held(&self, asked: Kind) -> usize {
-        self.waiting.iter().filter(|effect| kind(effect) == asked).count()
-    }
-
     /// The handler's next answers for a root.
     pub(super) fn script(&mut self, root: &str, answers: impl IntoIterator<Item = Answer>) {
         self.once.entry(root_of(root)).or_default().extend(answers);
@@ -254,7 +270,10 @@ impl Rig {
     /// Carries out everything there is to do now.
     pub(super) fn run(&mut self) {
         for _ in 0..EFFECTS_MAX {
-            let Some(effect) = self.lanes.next_effect(self.now) else { return };
+            self.end_overdue();
+            let effect = self.lanes.next_effect(self.now);
+            self.closed.extend(self.lanes.take_closed());
+            let Some(effect) = effect else { return };
             self.take(effect);
         }
         panic!("effects without end at one moment");
@@ -317,7 +336,8 @@ impl Rig {
             Effect::Deliver(group) => {
                 for batch in group {
                     self.contract.delivers(batch);
-                    let events = batch.events.iter().map(|event| event.sequence.0).collect();
+                    let events: Vec<u64> = batch.events.iter().map(|event| event.sequence.0).collect();
+                    self.log.push(Happened::Delivered(batch.root.clone(), events.clone()));
                     self.delivered.push((batch.root.clone(), events));
                 }
             }
@@ -334,40 +354,24 @@ impl Rig {
                 self.contract.covers(root, *covered);
             }
             Effect::Mark(MarkOrder::Pass { root, standing, pass }) => self.contract.passes(root, standing, pass),
-            Effect::Mark(_) => {}
+            Effect::Mark(_) | Effect::List => {}
             Effect::Checkpoint(lane, checkpoint) => {
                 self.contract.checks(*lane, checkpoint);
                 self.checkpoints.push((*lane, checkpoint.clone()));
             }
         }
-        if self.held.contains(&kind(&effect)) {
-            self.waiting.push_back(effect);
-        } else {
-            self.answer(effect);
-        }
+        self.answer_or_hold(effect);
     }
 
-    fn answer(&mut self, effect: Effect) {
+    pub(super) fn answer(&mut self, effect: Effect) {
         match effect {
             Effect::Load(roots) => {
-                let found: Vec<_> = roots
-                    .into_iter()
-                    .map(|root| {
-                        let position = self.contract.positions.get(&root).copied();
-                        self.tell(&root, position);
-                        let mark = self.contract.marks.get(&root).cloned();
-                        let passed = self.contract.passed.get(&root).cloned().map(Box::new);
-                        (root, Standing { position, mark, passed })
-                    })
-                    .collect();
-                self.lanes.loaded(found, self.now);
+                let found = self.load(roots);
+                self.load_answered(found);
             }
             Effect::Repair(order) => {
-                let all = (order.root.clone(), order.from)..=(order.root.clone(), order.to);
-                let mut found = self.contract.table.range(all).map(|(_, row)| row.clone());
-                let rows = found.by_ref().take(REPAIR_ROWS_MAX).collect();
-                let complete = found.next().is_none();
-                self.lanes.repaired(&order.root, Repaired { rows, complete }, self.now);
+                let repaired = self.repair(&order);
+                self.lanes.repaired(&order.root, repaired, self.now);
             }
             Effect::Deliver(group) => {
                 let (mut answers, mut broken) = (Vec::new(), Vec::new());
@@ -388,6 +392,7 @@ impl Rig {
                 let result = self.change_mark(&order);
                 self.lanes.marked(order, result, self.now);
             }
+            Effect::List => self.lanes.resume(self.listed()),
             Effect::Checkpoint(lane, checkpoint) => {
                 if self.lanes.checkpointed(lane, checkpoint, !self.checkpoints_fail, self.now) {
                     self.finished.push(lane);
@@ -422,6 +427,8 @@ impl Rig {
         if let Ok(Accepted { events: 1.. }) = answer {
             let taken = answer.as_ref().map_or(0, |accepted| accepted.events).min(batch.events.len());
             self.contract.accepts(&batch.root, batch.events[taken - 1].sequence);
+            let events = batch.events[..taken].iter().map(|event| event.sequence.0).collect();
+            self.log.push(Happened::Accepted(batch.root.clone(), events));
         }
         (batch, Some(answer))
     }
