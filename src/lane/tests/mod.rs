@@ -24,4 +24,6 @@ mod checkpoints;
 mod draining;
 mod purge;
 mod random;
+mod pair;
+mod replicas;
 mod rewind;
