@@ -18,7 +18,7 @@
 //! - [`telemetry`], [`config`], [`cli`]: metrics and logs, settings, the commands
 //! - [`time`]: the one clock, the one source of randomness, retry intervals
 //! - [`aws`]: the AWS SDK's clients and what its errors mean
-//! - `local`: an embedded DynamoDB and Kinesis (cargo feature `local`)
+//! - `local`: an embedded DynamoDB and Kinesis, and a stream with many shards (cargo feature `local`)
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 

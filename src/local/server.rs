@@ -20,7 +20,7 @@ pub enum LocalError {
     /// The thread, the runtime or the port could not be had.
     #[error("failed to start the embedded {service}")]
     Start {
-        /// `DynamoDB` or `Kinesis`.
+        /// Such as `DynamoDB`.
         service: &'static str,
         /// What the system said.
         #[source]
@@ -29,9 +29,9 @@ pub enum LocalError {
     /// The data directory could not be used.
     #[error("failed to open the data of the embedded {service} in `{directory}`")]
     Data {
-        /// `DynamoDB` or `Kinesis`.
+        /// Such as `DynamoDB`.
         service: &'static str,
-        /// The data directory.
+        /// The data directory, or the upstream.
         directory: String,
         /// What the storage said.
         #[source]
@@ -62,7 +62,7 @@ impl Server {
         let stopped = stop.clone();
         let (tell, told) = mpsc::channel();
         let thread = std::thread::Builder::new()
-            .name(format!("local-{}", service.to_lowercase()))
+            .name(format!("local-{}", service.to_lowercase().replace(' ', "-")))
             .spawn(move || run(serve, &tell, &stopped))
             .map_err(failed)?;
         let port =

@@ -31,7 +31,7 @@ const NEVER_IMPORTS: [(&str, &[&str]); 5] = [
 ];
 
 /// Files that decide and do no I/O.
-const PURE_FILES: [&str; 15] = [
+const PURE_FILES: [&str; 20] = [
     "sequencer.rs",
     "watermark.rs",
     "lineage.rs",
@@ -47,6 +47,11 @@ const PURE_FILES: [&str; 15] = [
     "assignment.rs",
     "lease.rs",
     "plan.rs",
+    "layout.rs",
+    "log.rs",
+    "cursor.rs",
+    "range.rs",
+    "rates.rs",
 ];
 const IMPURE: [&str; 3] = ["async ", "tokio::spawn", ".await"];
 

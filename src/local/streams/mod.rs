@@ -1,0 +1,37 @@
+//! DynamoDB Streams with many shards: stands in front of any DynamoDB whose stream has one shard, reads that, and serves
+//! it as many virtual shards that roll, split, expire and are trimmed on order.
+//!
+//! No emulator splits shards. A record belongs to a shard by the hash of its partition key; a change of the shards lies
+//! between two records, so that each is in exactly one shard and an item's records keep their order from parent to
+//! child. Pure: names, numbers, keys, ranges, the layout, the log, iterators, requests, rates, and what a stream answers;
+//! the rest speaks HTTP. Memory is bounded by `log_bytes_max` a stream, the shards by 100,000, the streams by 32.
+
+mod name;
+mod number;
+mod key;
+mod range;
+mod layout;
+mod log;
+mod cursor;
+mod request;
+mod fault;
+mod stream;
+mod rates;
+mod upstream;
+mod follower;
+mod keeper;
+mod saved;
+mod options;
+mod served;
+mod service;
+mod error;
+mod control;
+mod server;
+
+pub use control::{ShardControl, VirtualShard};
+pub use error::ShardsError;
+pub use key::KeyPart;
+pub use options::StreamsOptions;
+pub use rates::Calls;
+pub use server::EmbeddedStreams;
+pub use upstream::UpstreamError;
