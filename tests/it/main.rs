@@ -55,6 +55,8 @@ mod positions;
 mod relay_table;
 mod relaying;
 mod resharding;
+mod shards;
+mod sharded_relay;
 mod snapshots;
 mod stream;
 mod tables;

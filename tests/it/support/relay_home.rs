@@ -30,6 +30,11 @@ impl RelayHome {
     /// Writes the configuration: the DynamoDB to use, and `rest`, which begins with `[relay]` and its keys. `HOME`
     /// stands for the folder.
     pub(crate) fn configure(&self, dynamodb: &str, rest: &str) {
+        self.configure_with_streams(dynamodb, dynamodb, rest);
+    }
+
+    /// The same with another endpoint for DynamoDB Streams.
+    pub(crate) fn configure_with_streams(&self, dynamodb: &str, streams: &str, rest: &str) {
         let rest = rest.replace("HOME", self.folder.path().to_str().unwrap());
         let text = format!(
             r#"
@@ -37,6 +42,7 @@ impl RelayHome {
             region = "us-east-1"
             table_prefix = "{}"
             endpoint = "{dynamodb}"
+            streams_endpoint = "{streams}"
             [telemetry]
             listen = "127.0.0.1:{}"
             {rest}
