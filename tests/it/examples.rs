@@ -93,3 +93,37 @@ async fn local_keeps_its_tables_and_goes_on_where_it_stopped() {
     }
     assert!(totals[0] > 0 && totals[1] > totals[0], "{totals:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn local_reads_many_shards_that_change_and_finds_them_again() {
+    let data = tempfile::tempdir().unwrap();
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let mut local = RelayProcess::spawn_program(
+            &[BINARY.into(), "local".into(), "--shards".into(), "4".into(), "--data".into(), data.path().into()],
+            free_port(),
+            &[("ANGZARR_RELAY__TELEMETRY__LISTEN", "127.0.0.1:0")],
+        );
+        shown(&local, "the first event was delivered").await;
+        // A shard rolls or splits into others.
+        shown(&local, " into ").await;
+        assert!(local.terminate().await.success(), "{}", local.output());
+        assert!(!local.output().contains("trimmed") && !local.output().contains("is gone"), "{}", local.output());
+        let lines = std::fs::read_to_string(data.path().join("orders-audit.jsonl")).unwrap();
+        let mut ids: Vec<String> = (lines.lines())
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["id"].as_str().unwrap().to_owned())
+            .collect();
+        let total = ids.len();
+        ids.sort();
+        ids.dedup();
+        assert_eq!(ids.len(), total, "an event stands in the file twice");
+        let streams = std::fs::read_to_string(data.path().join("streams.json")).unwrap();
+        let streams: serde_json::Value = serde_json::from_str(&streams).unwrap();
+        let shards = streams.as_object().unwrap().values().next().unwrap()["shards"].as_array().unwrap();
+        let shards: std::collections::BTreeSet<String> =
+            shards.iter().map(|shard| shard["id"].as_str().unwrap().to_owned()).collect();
+        seen.push((total, shards));
+    }
+    assert!(seen[0].0 > 0 && seen[1].0 > seen[0].0);
+    assert!(seen[0].1.is_subset(&seen[1].1) && seen[0].1.len() > 4 && seen[1].1.len() > seen[0].1.len(), "{seen:?}");
+}

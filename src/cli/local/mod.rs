@@ -1,8 +1,9 @@
 //! `angzarr-relay local`: everything on one machine, for a first look and for development.
 //!
 //! Starts the embedded services, makes tables and streams, and runs the same relay as `run` over them. `sample` writes
-//! events, `view` is a handler in Rust, `screen` shows what goes on.
+//! events, `resharding` changes the stream's shards, `view` is a handler in Rust, `screen` shows what goes on.
 
+mod resharding;
 mod sample;
 mod screen;
 mod view;
@@ -18,6 +19,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::resharding::Resharding;
 use self::sample::Sample;
 use self::screen::Screen;
 use self::view::OrdersView;
@@ -25,7 +27,7 @@ use super::run::until_stopped;
 use super::{CliError, Context};
 use crate::aws::AwsClients;
 use crate::config::{Config, HttpUrl, JsonlTarget, Receiver};
-use crate::local::{EmbeddedDynamo, EmbeddedKinesis, KinesisOptions};
+use crate::local::{EmbeddedDynamo, EmbeddedKinesis, EmbeddedStreams, KinesisOptions, StreamsOptions};
 use crate::relay::{Relay, clients_for};
 use crate::storage::{EventStore, TableNames, create_all};
 use crate::time::{Clock, Random};
@@ -38,17 +40,29 @@ pub(super) const CONFIG_NAME: &str = "config/local.toml (built in)";
 /// The name of the Rust handler that `local` brings along.
 const VIEW: &str = "orders-view";
 
+/// The most shards: every one is read by itself.
+const SHARDS_MAX: i64 = 1000;
+
+/// What the stream's records may take in memory; older ones are in the table.
+const STREAM_BYTES_MAX: usize = 64 << 20;
+
 /// Try everything on this machine: an embedded DynamoDB and Kinesis, sample events, and a relay between them
 ///
 /// Starts both services on free ports of the loopback address, creates the tables and a Kinesis stream, relays by
 /// config/local.toml (or --config) and shows what goes on. Whatever speaks DynamoDB can write to the endpoint shown.
 /// Ctrl-C stops it with a summary.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Examples:\n  angzarr-relay local\n  angzarr-relay local --data ./data --no-sample")]
+#[command(
+    after_help = "Examples:\n  angzarr-relay local\n  angzarr-relay local --data ./data --no-sample\n  angzarr-relay local --shards 8"
+)]
 pub struct LocalArgs {
     /// Keep the tables in this folder, so that the next start goes on where this one stops
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
+
+    /// Serve the stream as this many shards, which roll and split while it runs; with --data they stay as they are
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=SHARDS_MAX))]
+    pub shards: u32,
 
     /// Write no sample events
     #[arg(long)]
@@ -63,7 +77,8 @@ pub(super) async fn run(args: LocalArgs, context: Context) -> Result<(), CliErro
     let kinesis = EmbeddedKinesis::start(&KinesisOptions { data: kinesis_data, ..KinesisOptions::default() })
         .context("cannot start the embedded Kinesis")?;
     config.storage.dynamo.endpoint = HttpUrl::parse(dynamo.endpoint());
-    config.storage.dynamo.streams_endpoint = None;
+    let streams = start_streams(&args, dynamo.endpoint())?;
+    config.storage.dynamo.streams_endpoint = streams.as_ref().and_then(|streams| HttpUrl::parse(streams.endpoint()));
     config.kinesis.endpoint = HttpUrl::parse(kinesis.endpoint());
     folder.place_files(&mut config);
 
@@ -94,11 +109,16 @@ pub(super) async fn run(args: LocalArgs, context: Context) -> Result<(), CliErro
     if !args.no_sample {
         beside.spawn(sample.clone().write(store, Clock::system(), stop.clone()));
     }
+    let resharding = streams.as_ref().map(|streams| Resharding::new(streams.shards(&tables.events), args.shards));
+    if let Some(resharding) = resharding.clone() {
+        beside.spawn(resharding.go_on(stop.clone()));
+    }
     let screen = Screen {
         dynamodb: dynamo.endpoint().to_owned(),
         kinesis: kinesis.endpoint().to_owned(),
         files: folder.path.clone(),
         sample: (!args.no_sample).then(|| sample.clone()),
+        resharding,
         view: shows_view.then(|| view.clone()),
     };
     beside.spawn(screen.show(running, stop.clone()));
@@ -106,6 +126,18 @@ pub(super) async fn run(args: LocalArgs, context: Context) -> Result<(), CliErro
     stop.cancel();
     while beside.join_next().await.is_some() {}
     outcome
+}
+
+/// The server of many shards, where more than one is asked for.
+fn start_streams(args: &LocalArgs, dynamodb: &str) -> Result<Option<EmbeddedStreams>, CliError> {
+    let options = StreamsOptions {
+        shards: args.shards,
+        log_bytes_max: STREAM_BYTES_MAX,
+        data: args.data.clone(),
+        ..StreamsOptions::default()
+    };
+    let start = || EmbeddedStreams::start(dynamodb, options).context("cannot start the embedded DynamoDB Streams");
+    Ok((args.shards > 1).then(start).transpose()?)
 }
 
 /// Makes the Kinesis streams that the handlers name, where they are missing, and waits until they can be written to.

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use super::resharding::Resharding;
 use super::sample::Sample;
 use super::view::OrdersView;
 use crate::relay::Running;
@@ -30,6 +31,7 @@ pub(super) struct Screen {
     pub(super) kinesis: String,
     pub(super) files: PathBuf,
     pub(super) sample: Option<Sample>,
+    pub(super) resharding: Option<Resharding>,
     pub(super) view: Option<Arc<OrdersView>>,
 }
 
@@ -91,6 +93,9 @@ impl Screen {
         let mut text = String::new();
         if let Some(sample) = &self.sample {
             line(&mut text, format_args!("sample events written {:>8}", sample.written()));
+        }
+        if let Some(resharding) = &self.resharding {
+            line(&mut text, format_args!("shards of the stream  {}", resharding.status()));
         }
         for (index, (name, progress)) in running.progress.iter().enumerate() {
             let rate = now[index].saturating_sub(last[index]);
