@@ -159,6 +159,7 @@ impl Lanes {
     fn stands_anew(&mut self, slot: Slot, standing: Standing, as_of: Instant, now: Instant) {
         let Some(course) = self.courses.get_mut(slot) else { return };
         let accepted = course.active.as_deref().and_then(|active| active.accepted);
+        let unmarked = course.mark.is_some() && standing.mark.is_none();
         course.stand(standing, as_of);
         // Of a marked root the table has the word: what was accepted beyond it is given again.
         let unwritten = accepted.filter(|accepted| course.mark.is_none() && Some(*accepted) > course.durable.known());
@@ -174,6 +175,10 @@ impl Lanes {
         self.drop_covered(slot);
         self.recheck_holes(slot);
         self.begin_marked(slot, now);
+        if unmarked {
+            // Rows were let go on the strength of a mark that somebody else has taken away: they are in the table.
+            self.work_off(slot);
+        }
         self.goes_on(slot, now);
     }
 

@@ -10,6 +10,7 @@ use angzarr_relay::storage::{
     Advance, DynamoMarks, DynamoPositions, Mark, MarkState, MarkStore as _, Marked, Marking, PositionStore as _, Skip,
     Standing,
 };
+use angzarr_relay::stream::{Branch, ShardId};
 use angzarr_relay::time::Clock;
 use serde_json::Value;
 
@@ -19,6 +20,7 @@ use crate::support::{RelayHome, Writer, until};
 
 crate::scenarios!(
     a_mark_and_what_is_covered_are_written_together,
+    a_mark_names_its_branch_where_it_has_one,
     a_mark_is_taken_away_only_as_it_is_known,
     a_released_root_is_deferred_and_the_order_is_seen,
     a_passed_event_moves_the_position_and_is_recorded,
@@ -74,6 +76,25 @@ async fn a_mark_and_what_is_covered_are_written_together(aws: &AwsClients, prefi
     assert_eq!(listed, [(root("new"), mark(0)), (root("old"), mark(5))]);
     assert!(tables.marks.list(&HandlerName::new("other").unwrap()).await.unwrap().is_empty());
     assert_eq!(tables.standing("old").await.mark, Some(mark(5)));
+}
+
+async fn a_mark_names_its_branch_where_it_has_one(aws: &AwsClients, prefix: &str) {
+    let tables = Tables::new(aws, prefix).await;
+    let branch = Some(Branch(ShardId::new("shardId-00000001700000000000-0a1b2c3d")));
+    let deferred = Mark { state: MarkState::Deferred, branch: branch.clone(), ..mark(5) };
+    assert_eq!(tables.park("r", Some(4), &deferred).await, Marking::Done);
+    assert_eq!(tables.standing("r").await.mark, Some(deferred.clone()));
+    assert_eq!(tables.marks.list(&tables.handler).await.unwrap(), [(root("r"), deferred.clone())]);
+    let marked = tables.marks.marked(&tables.handler).await.unwrap();
+    assert_eq!(marked, Marked { deferred: vec![(root("r"), branch.clone())], parked: 0 });
+    // A release keeps it; a mark without one has none.
+    assert_eq!(tables.park("r", Some(4), &Mark { branch: branch.clone(), ..mark(5) }).await, Marking::Done);
+    let parked = tables.standing("r").await;
+    assert_eq!(tables.marks.release(&tables.handler, &root("r"), &parked).await.unwrap(), Marking::Done);
+    assert_eq!(tables.standing("r").await.mark.and_then(|mark| mark.branch), branch);
+    assert_eq!(tables.park("r", Some(4), &mark(5)).await, Marking::Done);
+    assert_eq!(tables.standing("r").await.mark, Some(mark(5)));
+    assert_eq!(tables.marks.list(&tables.handler).await.unwrap(), [(root("r"), mark(5))]);
 }
 
 async fn a_mark_is_taken_away_only_as_it_is_known(aws: &AwsClients, prefix: &str) {

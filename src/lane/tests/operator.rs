@@ -1,9 +1,18 @@
 //! What people do to the tables beside a handler's lanes: operators, and whoever deletes events.
 
+use super::contract::Contract;
 use super::rig::{LANE, Rig, root_of};
 use crate::event::{Root, Sequence, Timestamp};
 use crate::storage::{Hole, Mark, MarkState, Marked};
-use crate::stream::{Change, Page, Record, StreamSequence};
+use crate::stream::{Branch, Change, Page, Record, StreamSequence};
+
+impl Contract {
+    /// Another replica, or life, has deferred a root.
+    pub(super) fn defer(&mut self, root: &str, before: u64, branch: Option<Branch>) {
+        let mark = Mark::new(MarkState::Deferred, Sequence(before), 0, "later", Timestamp::from_unix_millis(1));
+        self.marks.insert(root_of(root), Mark { branch, ..mark });
+    }
+}
 
 impl Rig {
     /// What an operator does: the root goes on, behind the event it stands before when that is passed.
