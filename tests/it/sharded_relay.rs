@@ -120,6 +120,32 @@ async fn events_over_shards_that_roll_and_split_come_out_complete_on_dynamodb_lo
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_trimmed_while_the_relay_was_stopped_comes_from_the_table() {
+    let dynamo = EmbeddedDynamo::start(None).unwrap();
+    let options = StreamsOptions { shards: 4, ..StreamsOptions::default() };
+    let setting = Setting::build(dynamo.endpoint(), AUDIT, options).await;
+    let mut writer = Writer::new(&setting.aws);
+    let mut relay = setting.home.start().await;
+    writer.append_to(0..ROOTS, 2).await;
+    setting.complete(&writer).await;
+    assert!(relay.terminate().await.success(), "{}", relay.output());
+
+    // One shard is trimmed, one has vanished, two say nothing of it.
+    writer.append_to(0..ROOTS, 2).await;
+    let open = setting.shards.open().await.unwrap();
+    setting.shards.trim_all(&open[0]).await.unwrap();
+    setting.shards.roll(&open[1]).await.unwrap();
+    setting.shards.remove(&open[1]).await.unwrap();
+    let mut relay = setting.home.start().await;
+    writer.append_to(0..ROOTS, 1).await;
+    setting.complete(&writer).await;
+    let begun = relay.metric(r#"angzarr_relay_jobs_begun_total{handler="audit",kind="reconcile"}"#).await;
+    assert!(begun.is_some_and(|begun| begun >= 1.0), "{begun:?}");
+    assert!(relay.terminate().await.success(), "{}", relay.output());
+    setting.complete(&writer).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_relay_finds_ten_thousand_shards_at_the_rate_the_service_allows() {
     const SHARDS: u32 = 10_000;
     /// Shards in a page of DescribeStream.

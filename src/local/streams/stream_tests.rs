@@ -145,7 +145,9 @@ fn what_was_trimmed_is_told_to_whoever_had_not_read_it() {
     stream.take(&mut change(1, 4, 9)).unwrap();
     assert_eq!(read(&stream, shard, stream.open(shard, Place::Horizon).unwrap()), Ok((vec![4], true)));
     let child = stream.layout.roll(shard, true, 2000).unwrap();
+    assert_eq!(stream.log.count(shard), 1);
     stream.remove(shard).unwrap();
+    assert_eq!(stream.log.count(shard), 0, "its records go with it");
     assert_eq!(read(&stream, shard, number(9)), Err(Fault::Trimmed));
     assert!(matches!(stream.open(shard, Place::Horizon), Err(Fault::NotFound(_))));
     assert_eq!(describe(&stream, &json!({}))["Shards"][0]["ParentShardId"], shard.to_string());
@@ -187,6 +189,8 @@ fn an_upstream_that_counts_from_the_beginning_again_goes_on_behind() {
         stream.take(&mut change(1, sequence, upstream)).unwrap();
     }
     assert_eq!(read(&stream, shard, Number::ZERO), Ok((vec![0, 1, 2, 3], true)));
+    let second = Number::of_upstream("6").unwrap();
+    assert_eq!(read(&stream, shard, second), Ok((vec![2, 3], true)));
 }
 
 #[test]
