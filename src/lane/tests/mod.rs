@@ -25,6 +25,7 @@ mod draining;
 mod closing;
 mod task;
 mod taken;
+mod parting;
 mod fading;
 mod purge;
 mod random;

@@ -68,6 +68,10 @@ pub(super) struct World {
     pub(super) accepted: BTreeMap<Root, u64>,
     pub(super) again: BTreeMap<Root, Again>,
     pub(super) marked: BTreeSet<Root>,
+    /// Roots that both replicas may meet at once.
+    pub(super) shared: BTreeSet<Root>,
+    /// Lanes on segments of jobs.
+    pub(super) jobs: BTreeSet<LaneId>,
 }
 
 fn path(name: &str) -> Path {
@@ -83,14 +87,10 @@ fn path(name: &str) -> Path {
     }
 }
 
-pub(super) fn is_shared(root: &Root) -> bool {
-    ROOTS[SHARED_FROM..].iter().any(|shared| *root == root_of(shared))
-}
-
 impl World {
     pub(super) fn new(settings: LaneSettings) -> Self {
         let duties: [Arc<Mutex<BTreeSet<Branch>>>; 2] = Default::default();
-        let rigs = [0, 1].map(|rig| replica(&settings, &duties[rig]));
+        let rigs = [0, 1].map(|rig| replica(rig == 0, &settings, &duties[rig]));
         let mut world = Self {
             rigs,
             duties,
@@ -104,6 +104,8 @@ impl World {
             accepted: BTreeMap::new(),
             again: BTreeMap::new(),
             marked: BTreeSet::new(),
+            shared: ROOTS[SHARED_FROM..].iter().map(|root| root_of(root)).collect(),
+            jobs: BTreeSet::new(),
         };
         world.take(0, 0);
         world.take(1, 1);
@@ -117,7 +119,7 @@ impl World {
         self.swap(rig);
         let marked = self.marked.clone();
         self.marked = self.tables.marks.keys().cloned().collect();
-        for root in marked.difference(&self.marked).filter(|root| is_shared(root)) {
+        for root in marked.difference(&self.marked).filter(|root| self.shared.contains(*root)) {
             self.rigs.iter_mut().for_each(|rig| rig.contract.looked_at_later.extend([root.clone()]));
         }
         for happened in std::mem::take(&mut self.rigs[rig].log) {
@@ -141,7 +143,7 @@ impl World {
 
     /// Clause 3: what comes again was accepted and not durable when a replica died, or its root is met by both.
     pub(super) fn delivered(&self, root: &Root, events: &[u64]) {
-        if is_shared(root) {
+        if self.shared.contains(root) {
             return;
         }
         let again = self.again.get(root).copied().unwrap_or_default();
@@ -166,6 +168,9 @@ impl World {
     /// What became of the lanes of a replica: checkpoints, and lanes at their end.
     pub(super) fn follow_lanes(&mut self, rig: usize) {
         for (lane, checkpoint) in std::mem::take(&mut self.rigs[rig].checkpoints) {
+            if self.jobs.contains(&lane) {
+                continue;
+            }
             let path = self.paths.iter_mut().find(|path| path.owner == Some((rig, lane)));
             let path = path.expect("a checkpoint of a lane that is read here");
             if let Checkpoint::At(sequence) = checkpoint {
@@ -173,6 +178,9 @@ impl World {
             }
         }
         for lane in std::mem::take(&mut self.rigs[rig].finished) {
+            if self.jobs.remove(&lane) {
+                continue;
+            }
             let at = self.paths.iter().position(|path| path.owner == Some((rig, lane))).expect("it is read here");
             let path = &mut self.paths[at];
             assert!(path.end_shown, "finished before the end");
@@ -245,6 +253,21 @@ impl World {
         });
     }
 
+    /// A job of a replica goes over the table: all rows there are.
+    pub(super) fn go_over_the_table(&mut self, rig: usize) {
+        self.next_lane += 1;
+        let lane = LaneId(self.next_lane);
+        self.jobs.insert(lane);
+        self.shared.extend(ROOTS.iter().map(|root| root_of(root)));
+        let rows = self.tables.table.keys().map(|(root, sequence)| ev(root.id(), sequence.0).sized(50));
+        let records: Vec<_> = (1..).zip(rows).collect();
+        self.on(rig, |rig| {
+            rig.open_as(lane, Opening { after: StreamPoint::Horizon, branch: None, taken: false });
+            rig.show_records(lane, &records, true);
+            rig.run();
+        });
+    }
+
     pub(super) fn event(&mut self, root: usize) -> Spec {
         let sequence = self.next[root];
         self.next[root] += 1;
@@ -284,7 +307,7 @@ impl World {
     pub(super) fn crash(&mut self, rig: usize) {
         self.may_come_again();
         self.duties[rig].lock().unwrap().clear();
-        let mut fresh = replica(&self.settings, &self.duties[rig]);
+        let mut fresh = replica(rig == 0, &self.settings, &self.duties[rig]);
         fresh.now = self.rigs[rig].now;
         fresh.contract.looked_at_later = self.rigs[rig].contract.looked_at_later.clone();
         self.rigs[rig] = fresh;
@@ -315,11 +338,12 @@ impl World {
     }
 }
 
-fn replica(settings: &LaneSettings, duties: &Arc<Mutex<BTreeSet<Branch>>>) -> Rig {
+/// The first works off what has no branch.
+fn replica(first: bool, settings: &LaneSettings, duties: &Arc<Mutex<BTreeSet<Branch>>>) -> Rig {
     let duties = duties.clone();
     let mut rig = Rig::with(settings.clone());
     let works_off =
-        Arc::new(move |branch: Option<&Branch>| branch.is_some_and(|branch| duties.lock().unwrap().contains(branch)));
+        Arc::new(move |branch: Option<&Branch>| branch.map_or(first, |branch| duties.lock().unwrap().contains(branch)));
     rig.lanes = std::mem::replace(&mut rig.lanes, Rig::new().lanes).working_off(works_off);
     // The lane every rig begins with shows nothing here.
     rig.close(LANE, 0);

@@ -33,6 +33,8 @@ enum Step {
     /// A branch is given up within so many milliseconds; whoever is named takes it when it is free.
     Move(usize, usize, u64),
     Crash(usize),
+    /// A job of a replica goes over the whole table.
+    Job(usize),
     ReleaseParked(usize),
     Relieve(usize),
     Pass(u64),
@@ -68,6 +70,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (rig.clone(), any::<bool>()).prop_map(|(rig, early)| Step::ReadsEarly(rig, early)),
         5 => (path, rig.clone(), within).prop_map(|(path, to, within)| Step::Move(path, to, within)),
         1 => rig.clone().prop_map(Step::Crash),
+        1 => rig.clone().prop_map(Step::Job),
         2 => root.prop_map(Step::ReleaseParked),
         1 => rig.prop_map(Step::Relieve),
         8 => (1u64..4000).prop_map(Step::Pass),
@@ -75,7 +78,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 impl World {
-    fn step(&mut self, step: &Step) {
+    fn step(&mut self, step: &Step, jobs: bool) {
         match *step {
             Step::Append(root, count) => self.append(root, count),
             Step::Withhold(root, count) if self.next[root] > 0 => {
@@ -108,6 +111,8 @@ impl World {
                 self.on(rig, |rig| rig.close(lane, within));
             }
             Step::Crash(rig) => self.crash(rig),
+            Step::Job(rig) if jobs => self.go_over_the_table(rig),
+            Step::Job(_) => {}
             Step::ReleaseParked(root) => self.release_parked(ROOTS[root]),
             Step::Relieve(rig) => self.on(rig, |rig| rig.lanes.relieve(rig.now)),
             Step::Pass(millis) => self.pass(millis),
@@ -137,6 +142,8 @@ impl World {
             for root in ROOTS {
                 self.release_parked(root);
             }
+            // Who works off what a job has deferred looks for it now and then.
+            self.on(0, super::rig::Rig::resume);
         }
         self.pass(120_000);
         assert!(self.tables.marks.is_empty(), "every root is back in its course: {:?}", self.tables.marks);
@@ -171,6 +178,7 @@ proptest! {
         at_once in any::<bool>(),
         small in any::<bool>(),
         patience in 0..3,
+        jobs in proptest::bool::weighted(0.3),
     ) {
         let settings = LaneSettings {
             flush_interval: if at_once { Duration::ZERO } else { Duration::from_secs(1) },
@@ -183,7 +191,7 @@ proptest! {
         };
         let mut world = World::new(settings);
         for step in &steps {
-            world.step(step);
+            world.step(step, jobs);
         }
         world.settle();
     }
