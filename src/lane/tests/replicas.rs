@@ -87,7 +87,6 @@ impl World {
                     self.withheld.push((root, event));
                 }
             }
-            Step::Withhold(..) => {}
             Step::Fill(root) => self.fill(root),
             Step::Unstreamed(root) => {
                 let event = self.event(root);
@@ -112,7 +111,7 @@ impl World {
             }
             Step::Crash(rig) => self.crash(rig),
             Step::Job(rig) if jobs => self.go_over_the_table(rig),
-            Step::Job(_) => {}
+            Step::Withhold(..) | Step::Job(_) => {}
             Step::ReleaseParked(root) => self.release_parked(ROOTS[root]),
             Step::Relieve(rig) => self.on(rig, |rig| rig.lanes.relieve(rig.now)),
             Step::Pass(millis) => self.pass(millis),
