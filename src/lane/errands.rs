@@ -112,6 +112,17 @@ impl Lanes {
         }
     }
 
+    /// The errand that goes on with a root whose mark is gone, once no lane needs what it has shown any more.
+    pub(crate) fn errand_of(&self, slot: Slot) -> Option<Errand> {
+        let course = self.courses.get(slot)?;
+        let active = course.active.as_deref()?;
+        let shown = active.pins.iter().find_map(|pin| self.by_id.get(&pin.lane)?.branch.clone());
+        let looks = active.looks();
+        let known = || active.errand.as_ref().and_then(|errand| errand.branch.clone());
+        let marked = || course.mark.as_deref().and_then(|mark| mark.branch.clone());
+        Some(Errand { branch: shown.or_else(known).or_else(marked), looks })
+    }
+
     /// The mark of a root is gone: what others let go of on its strength is looked for, once they know.
     pub(crate) fn look_later(&mut self, root: &Root, branch: Option<Branch>, now: Instant) {
         self.looks.push_back(Look { at: now + self.settings.mark_ttl, root: root.clone(), branch });

@@ -160,6 +160,8 @@ impl Lanes {
         let Some(course) = self.courses.get_mut(slot) else { return };
         let accepted = course.active.as_deref().and_then(|active| active.accepted);
         let unmarked = course.mark.is_some() && standing.mark.is_none();
+        let met_on = unmarked.then(|| self.errand_of(slot)).flatten();
+        let Some(course) = self.courses.get_mut(slot) else { return };
         course.stand(standing, as_of);
         // Of a marked root the table has the word: what was accepted beyond it is given again.
         let unwritten = accepted.filter(|accepted| course.mark.is_none() && Some(*accepted) > course.durable.known());
@@ -178,6 +180,9 @@ impl Lanes {
         if unmarked {
             // Rows were let go on the strength of a mark that somebody else has taken away: they are in the table.
             self.work_off(slot);
+            if let Some(active) = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut()) {
+                active.errand = met_on;
+            }
         }
         self.goes_on(slot, now);
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::rig::{Answer, Kind, LANE, Rig, ev, evs, settings};
+use super::rig::{Answer, Kind, LANE, OTHER, Rig, branch_of, ev, evs, settings};
 use crate::lane::{LaneSettings, MARK_TTL, OnFailure};
 
 fn parking() -> LaneSettings {
@@ -129,4 +129,27 @@ fn a_reply_that_was_lost_as_the_mark_went_makes_no_difference() {
     rig.write([ev("r", 1)]);
     rig.rest();
     assert_eq!(rig.of("r"), [0, 0, 1]);
+}
+
+#[test]
+fn what_is_found_behind_a_mark_that_is_gone_is_of_the_lane_that_found_it() {
+    let settings = LaneSettings { checkpoint_hold: Duration::from_secs(1), ..settings() };
+    let mut rig = Rig::with(settings);
+    rig.contract.defer("r", 0, Some(branch_of(OTHER)));
+    let mine = branch_of(LANE);
+    rig.lanes = std::mem::replace(&mut rig.lanes, Rig::new().lanes)
+        .working_off(std::sync::Arc::new(move |branch| branch == Some(&mine)));
+    rig.open(LANE);
+    rig.write(evs("r", 0..2));
+    rig.page([ev("r", 2)]);
+    rig.write([ev("r", 3)]);
+    worked_off_elsewhere(&mut rig, 2);
+    rig.advance(MARK_TTL);
+    rig.script("r", [Answer::RetryAfter(Duration::from_mins(1))]);
+    rig.page([ev("r", 2)]);
+    rig.millis(1_000);
+    assert_eq!(rig.of("r"), [3], "it was looked for what was let go");
+    assert_eq!(rig.mark("r").map(|mark| mark.branch.clone()), Some(Some(branch_of(LANE))));
+    rig.rest();
+    assert_eq!((rig.of("r"), rig.mark("r")), (vec![3, 3], None));
 }
