@@ -28,11 +28,14 @@ pub use timing::{LEASE_DURATION_MAX, LEASE_DURATION_MIN, Timing};
 pub use view::{Fleet, View, ViewAction, ViewKeeper};
 pub use watch::Watch;
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 
 use crate::handler::HandlerName;
 use crate::relay_table::Checkpoint;
 use crate::storage::StorageError;
+use crate::stream::ShardId;
 
 /// Why a replica may not join.
 #[derive(Debug, thiserror::Error)]
@@ -63,8 +66,11 @@ pub const SCHEMA: u64 = 1;
 /// condition held; a write whose answer is lost may have been made.
 #[async_trait]
 pub trait FleetStore: Send + Sync {
+    /// Refuses a table of a schema that this version does not know.
+    async fn check_schema(&self) -> Result<(), JoinError>;
+
     /// Puts a new member's row.
-    async fn join(&self, member: &Member) -> Result<(), JoinError>;
+    async fn join(&self, member: &Member) -> Result<(), StorageError>;
 
     /// Raises a member's counter, and says which view it goes by and whether it leaves; false when it was declared dead.
     async fn renew(&self, member: &Member) -> Result<bool, StorageError>;
@@ -80,6 +86,9 @@ pub trait FleetStore: Send + Sync {
 
     /// All leases of a handler, consistently.
     async fn leases(&self, handler: &HandlerName) -> Result<Vec<Lease>, StorageError>;
+
+    /// How far a handler has come on each of its leases.
+    async fn checkpoints(&self, handler: &HandlerName) -> Result<BTreeMap<ShardId, Checkpoint>, StorageError>;
 
     /// Reads some leases again, consistently; those that are gone are left out.
     async fn leases_of(&self, keys: &[LeaseKey]) -> Result<Vec<Lease>, StorageError>;

@@ -92,6 +92,14 @@ struct Life {
     planner: Planner,
 }
 
+impl Life {
+    /// Ends its work on a lease.
+    fn end(&mut self, key: &LeaseKey, clean: bool) {
+        let epoch = self.planner.holdings()[key].epoch;
+        self.planner.closed(key, epoch, clean);
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Process {
     NotBegun,
@@ -175,7 +183,7 @@ impl World {
                 let closing = |stage: Stage| matches!(stage, Stage::Closing(_));
                 let held = life.planner.holdings().iter().filter(|(_, holding)| closing(holding.stage));
                 for key in held.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
-                    life.planner.closed(&key, true);
+                    life.end(&key, true);
                 }
             }
             self.tick();
@@ -241,7 +249,7 @@ impl World {
         };
         let held = life.planner.holdings().iter().map(|(key, holding)| (key, holding.stage));
         for key in held.filter_map(overdue).collect::<Vec<_>>() {
-            life.planner.closed(&key, false);
+            life.end(&key, false);
         }
         life.watch.see_leases(leases.values(), now());
         life.watch.see_members(&fleet.members, now());
@@ -494,7 +502,7 @@ impl Model for Fleets {
                     world.step(member);
                 }
             }
-            Happens::Close(member, key) => world.life_mut(member)?.planner.closed(&key, true),
+            Happens::Close(member, key) => world.life_mut(member)?.end(&key, true),
             Happens::Tick => world.tick(),
             Happens::Leave(member) => world.life_mut(member)?.leaving = true,
             Happens::Stop(member) => world.life_mut(member)?.stopped = true,

@@ -99,9 +99,9 @@ impl Planner {
         }
     }
 
-    /// Everything on it has ended.
-    pub fn closed(&mut self, key: &LeaseKey, clean: bool) {
-        if let Some(holding) = self.holdings.get_mut(key) {
+    /// Everything on it, as it was held since this epoch, has ended.
+    pub fn closed(&mut self, key: &LeaseKey, epoch: Epoch, clean: bool) {
+        if let Some(holding) = self.holdings.get_mut(key).filter(|holding| holding.epoch == epoch) {
             holding.stage = Stage::Closed(clean);
         }
     }

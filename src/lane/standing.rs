@@ -160,11 +160,13 @@ impl Lanes {
         let Some(course) = self.courses.get_mut(slot) else { return };
         let accepted = course.active.as_deref().and_then(|active| active.accepted);
         let unmarked = course.mark.is_some() && standing.mark.is_none();
+        let same_mark = course.mark.as_deref().map(|known| &known.mark) == standing.mark.as_ref();
         let met_on = unmarked.then(|| self.errand_of(slot)).flatten();
         let Some(course) = self.courses.get_mut(slot) else { return };
         course.stand(standing, as_of);
-        // Of a marked root the table has the word: what was accepted beyond it is given again.
-        let unwritten = accepted.filter(|accepted| course.mark.is_none() && Some(*accepted) > course.durable.known());
+        // Of a root that was marked anew the table has the word: what was accepted beyond it is given again.
+        let counts = course.mark.is_none() || (same_mark && !course.is_rewound());
+        let unwritten = accepted.filter(|accepted| counts && Some(*accepted) > course.durable.known());
         if let Some(unwritten) = unwritten {
             course.sequencer.cover(unwritten);
         }

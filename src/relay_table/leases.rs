@@ -107,7 +107,7 @@ impl RelayTable {
         TransactWriteItem::builder().put(put.build().expect("table and item are set")).build()
     }
 
-    async fn transact_leases(&self, items: Vec<TransactWriteItem>) -> Result<Transacted, StorageError> {
+    pub(super) async fn transact_leases(&self, items: Vec<TransactWriteItem>) -> Result<Transacted, StorageError> {
         let call = self.call("TransactWriteItems", "dynamodb:PutItem and dynamodb:UpdateItem");
         call.transact(self.client.transact_write_items().set_transact_items(Some(items))).await
     }

@@ -4,7 +4,7 @@
 //! `sk = member#{id}`: `counter` N, `dead` BOOL, `leaving` BOOL, `view` N, `handlers` SS, `version` S, `joined_at` S. A member's
 //! row stays within one write unit, so a renewal costs one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity, TransactWriteItem, Update};
@@ -18,6 +18,7 @@ use crate::fleet::{
 use crate::handler::HandlerName;
 use crate::storage::StorageError;
 use crate::storage::call::{Item, text, text_of};
+use crate::stream::ShardId;
 
 pub(super) const FLEET: &str = "fleet";
 const SCHEMA_ROW: &str = "schema";
@@ -148,8 +149,11 @@ impl RelayTable {
         call.consumed(answer.iter().filter_map(|answer| answer.consumed_capacity()));
         Ok(answer.is_some())
     }
+}
 
-    /// Refuses a table of another schema; the first member writes which it is.
+#[async_trait]
+impl FleetStore for RelayTable {
+    /// The first member writes which schema it is.
     async fn check_schema(&self) -> Result<(), JoinError> {
         let mut row = keyed(FLEET, SCHEMA_ROW);
         row.insert(VERSION.to_owned(), number(SCHEMA));
@@ -162,17 +166,12 @@ impl RelayTable {
         }
         Err(JoinError::Schema { table: self.table.clone(), found, known: SCHEMA, version: env!("CARGO_PKG_VERSION") })
     }
-}
 
-#[async_trait]
-impl FleetStore for RelayTable {
-    async fn join(&self, member: &Member) -> Result<(), JoinError> {
-        self.check_schema().await?;
+    async fn join(&self, member: &Member) -> Result<(), StorageError> {
         let mut row = encode_member(member);
         row.insert(JOINED_AT.to_owned(), text(self.clock.now().to_string()));
         // An id of its own: what was put by an attempt whose answer was lost is this same row.
-        self.put(row).await?;
-        Ok(())
+        self.put(row).await
     }
 
     async fn renew(&self, member: &Member) -> Result<bool, StorageError> {
@@ -217,6 +216,14 @@ impl FleetStore for RelayTable {
 
     async fn leases(&self, handler: &HandlerName) -> Result<Vec<Lease>, StorageError> {
         Ok(self.leases_by_handler(handler).await?.into_iter().map(|(lease, _)| lease).collect())
+    }
+
+    async fn checkpoints(&self, handler: &HandlerName) -> Result<BTreeMap<ShardId, Checkpoint>, StorageError> {
+        let mut checkpoints = BTreeMap::new();
+        for (lease, row) in self.leases_by_handler(handler).await? {
+            checkpoints.extend(self.checkpoint_of(&row)?.map(|checkpoint| (lease.shard, checkpoint)));
+        }
+        Ok(checkpoints)
     }
 
     async fn leases_of(&self, keys: &[LeaseKey]) -> Result<Vec<Lease>, StorageError> {

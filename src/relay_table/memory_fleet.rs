@@ -1,5 +1,6 @@
 //! The fleet's rows in memory, for tests and simulation: the same conditions as on DynamoDB.
 
+use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use async_trait::async_trait;
@@ -9,6 +10,7 @@ use super::{Checkpoint, MemoryRelayTable};
 use crate::fleet::{Changed, Fleet, FleetStore, JoinError, Lease, LeaseKey, Member, MemberId, Taken, ViewAction};
 use crate::handler::HandlerName;
 use crate::storage::StorageError;
+use crate::stream::ShardId;
 
 impl Rows {
     fn member(&mut self, id: &MemberId) -> Option<&mut Member> {
@@ -34,8 +36,15 @@ impl Rows {
 
 #[async_trait]
 impl FleetStore for MemoryRelayTable {
-    async fn join(&self, member: &Member) -> Result<(), JoinError> {
-        self.with(|rows| rows.fleet.members.push(member.clone()));
+    async fn check_schema(&self) -> Result<(), JoinError> {
+        Ok(())
+    }
+
+    async fn join(&self, member: &Member) -> Result<(), StorageError> {
+        self.with(|rows| {
+            rows.fleet.members.retain(|row| row.id != member.id);
+            rows.fleet.members.push(member.clone());
+        });
         Ok(())
     }
 
@@ -80,6 +89,13 @@ impl FleetStore for MemoryRelayTable {
     async fn leases(&self, handler: &HandlerName) -> Result<Vec<Lease>, StorageError> {
         let of_handler = |(lease, _): &&(Lease, _)| lease.handler == *handler;
         Ok(self.with(|rows| rows.leases.values().filter(of_handler).map(|(lease, _)| lease.clone()).collect()))
+    }
+
+    async fn checkpoints(&self, handler: &HandlerName) -> Result<BTreeMap<ShardId, Checkpoint>, StorageError> {
+        Ok(self.with(|rows| {
+            let of_handler = rows.leases.values().filter(|(lease, _)| lease.handler == *handler);
+            of_handler.filter_map(|(lease, at)| Some((lease.shard.clone(), at.clone()?))).collect()
+        }))
     }
 
     async fn leases_of(&self, keys: &[LeaseKey]) -> Result<Vec<Lease>, StorageError> {

@@ -239,3 +239,22 @@ fn a_mark_names_the_branch_of_the_lane_that_met_the_root_and_keeps_it() {
     assert_eq!(rig.mark("one").map(|mark| mark.state), Some(MarkState::Parked), "it fails again");
     assert_eq!(branch(&rig, "one"), Some(branch_of(LANE)));
 }
+
+#[test]
+fn what_was_accepted_of_a_root_that_is_worked_off_is_not_given_again_for_a_lane_that_was_taken_over() {
+    let mut rig = Rig::new();
+    rig.write(evs("r", 0..3));
+    rig.elsewhere("r", 0);
+    rig.contract.defer("r", 1, Some(branch_of(LANE)));
+    // Accepted, and not written yet.
+    rig.hold(Kind::Flush);
+    rig.resume();
+    rig.rest();
+    assert_eq!(rig.of("r"), [1, 2]);
+    rig.open_as(OTHER, opening(OTHER, true));
+    rig.write([ev("r", 3)]);
+    rig.page_of(OTHER, [ev("r", 3)]);
+    rig.release(Kind::Flush);
+    rig.rest();
+    assert_eq!((rig.of("r"), rig.position("r"), rig.mark("r")), (vec![1, 2, 3], Some(3), None));
+}
