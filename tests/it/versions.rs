@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use angzarr_relay::aws::AwsClients;
 use angzarr_relay::event::{Root, Sequence};
-use angzarr_relay::storage::{EventStore, NewEvent, TableNames};
+use angzarr_relay::handler::HandlerName;
+use angzarr_relay::storage::{DynamoPositions, EventStore, NewEvent, PositionStore as _, TableNames};
 use angzarr_relay::time::{Clock, Random};
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::Value;
 
-use crate::embedded::{clients, event};
+use crate::embedded::{clients, event, root};
 use crate::outage::dynamo_with_tables;
 use crate::support::{RelayHome, Writer, until};
 
@@ -68,6 +69,11 @@ async fn a_root_is_given_again_to_its_end_and_its_position_stays() {
         sequences.push(6);
     }
     until("what came later follows", async || (home.sequences("view.jsonl") == expected).then_some(())).await;
+    // As long as it is marked, it is ordered back already.
+    let positions = DynamoPositions::new(&aws, &TableNames::from_prefix(RelayHome::PREFIX).positions, Clock::system());
+    let (view, given_again) = (HandlerName::new("view").unwrap(), [root("r1")]);
+    let unmarked = async || positions.load(&view, &given_again).await.unwrap()[0].mark.is_none().then_some(());
+    until("its mark is gone", unmarked).await;
 
     // Stopped, it takes the order up at its next start; and all roots of a domain at once.
     assert!(relay.terminate().await.success(), "{}", relay.output());
