@@ -154,7 +154,7 @@ async fn relay(job: &Job, handlers: usize) -> Figures {
         events: Arc::new(EventStore::new(&aws, &tables.events, random.clone())),
         positions: positions.clone(),
         marks: Arc::new(DynamoMarks::new(&aws, &tables, clock.clone())),
-        checkpoints: table.clone(),
+        fleet: table.clone(),
         registry: table,
         clock,
         random,

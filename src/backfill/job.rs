@@ -93,4 +93,10 @@ pub trait JobStore: Send + Sync {
     async fn seen(&self, handler: &HandlerName) -> Result<Option<Seen>, StorageError>;
     /// Notes that the handler follows a stream.
     async fn put_seen(&self, handler: &HandlerName, seen: &Seen) -> Result<(), StorageError>;
+    /// Why the handler needs a reconcile, as the replica noted that met the loss; none when it needs none.
+    async fn need(&self, handler: &HandlerName) -> Result<Option<String>, StorageError>;
+    /// Notes it, and lets the replicas look.
+    async fn put_need(&self, handler: &HandlerName, reason: &str) -> Result<(), StorageError>;
+    /// Forgets it: a job does what is needed.
+    async fn forget_need(&self, handler: &HandlerName) -> Result<(), StorageError>;
 }

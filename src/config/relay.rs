@@ -4,11 +4,13 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::reader::Section;
+use crate::fleet::{LEASE_DURATION_MAX, LEASE_DURATION_MIN};
 use crate::relay::OnTrim;
 
 const MEMORY_LIMIT: RangeInclusive<usize> = 16 << 20..=1 << 40;
 const POLL_INTERVAL_MAX: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_mins(1);
 const SHUTDOWN_GRACE: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_hours(1);
+const LEASE_DURATION: RangeInclusive<Duration> = LEASE_DURATION_MIN..=LEASE_DURATION_MAX;
 const GAP_WAIT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_mins(1);
 const CHECKPOINT_HOLD: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_mins(10);
 const HOLE_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_hours(1);
@@ -35,6 +37,8 @@ pub struct RelayConfig {
     pub poll_interval_max: Duration,
     /// How long a stop may take, less than Kubernetes' `terminationGracePeriodSeconds`; default 20 s.
     pub shutdown_grace: Duration,
+    /// A replica that crashes is taken over after so long; default 10 s, 1 s to 5 min.
+    pub lease_duration: Duration,
     /// How long a gap waits for the stream before it is repaired by a query; default 200 ms.
     pub gap_wait: Duration,
     /// How long an event may be absent from the table, while a later one is there, before it counts as a hole; default
@@ -58,6 +62,7 @@ impl Default for RelayConfig {
             memory_limit: 64 << 20,
             poll_interval_max: Duration::from_secs(1),
             shutdown_grace: Duration::from_secs(20),
+            lease_duration: Duration::from_secs(10),
             gap_wait: Duration::from_millis(200),
             hole_timeout: Duration::from_secs(10),
             checkpoint_hold: Duration::from_mins(1),
@@ -76,6 +81,7 @@ impl RelayConfig {
             memory_limit: section.bytes("memory_limit", defaults.memory_limit, &MEMORY_LIMIT),
             poll_interval_max: section.duration("poll_interval_max", defaults.poll_interval_max, &POLL_INTERVAL_MAX),
             shutdown_grace: section.duration("shutdown_grace", defaults.shutdown_grace, &SHUTDOWN_GRACE),
+            lease_duration: section.duration("lease_duration", defaults.lease_duration, &LEASE_DURATION),
             gap_wait: section.duration("gap_wait", defaults.gap_wait, &GAP_WAIT),
             hole_timeout: section.duration("hole_timeout", defaults.hole_timeout, &HOLE_TIMEOUT),
             checkpoint_hold: section.duration("checkpoint_hold", defaults.checkpoint_hold, &CHECKPOINT_HOLD),

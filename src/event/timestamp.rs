@@ -58,6 +58,12 @@ impl Timestamp {
     pub fn plus(self, duration: Duration) -> Self {
         time::Duration::try_from(duration).ok().and_then(|span| self.0.checked_add(span)).map_or(self, Self)
     }
+
+    /// This moment and so much earlier.
+    #[must_use]
+    pub fn minus(self, duration: Duration) -> Self {
+        time::Duration::try_from(duration).ok().and_then(|span| self.0.checked_sub(span)).map_or(self, Self)
+    }
 }
 
 impl fmt::Display for Timestamp {

@@ -1,6 +1,6 @@
 //! A member of the fleet: one life of one replica, as its row says it. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -37,6 +37,12 @@ impl MemberId {
     }
 }
 
+impl From<&str> for MemberId {
+    fn from(id: &str) -> Self {
+        Self::new(id)
+    }
+}
+
 impl fmt::Display for MemberId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)
@@ -66,6 +72,13 @@ pub struct Member {
     pub handlers: BTreeSet<HandlerName>,
     /// The version of the program it runs.
     pub version: String,
+}
+
+/// What a member tells people with each renewal; nothing is decided by it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The lag of each handler, in whole seconds; those without are left out.
+    pub lags_secs: BTreeMap<HandlerName, u64>,
 }
 
 #[cfg(test)]

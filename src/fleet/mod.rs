@@ -16,15 +16,17 @@ mod lease;
 mod member;
 mod plan;
 mod timing;
+mod unread;
 mod view;
 mod watch;
 
 pub use assignment::assign;
 pub use fence::Fence;
 pub use lease::{Epoch, Lease, LeaseKey, LeaseKind, Taken};
-pub use member::{Member, MemberId};
+pub use member::{Member, MemberId, Report};
 pub use plan::{Due, Holding, LeaseAction, Planner, Stage};
 pub use timing::{LEASE_DURATION_MAX, LEASE_DURATION_MIN, Timing};
+pub use unread::Unread;
 pub use view::{Fleet, View, ViewAction, ViewKeeper};
 pub use watch::Watch;
 
@@ -72,8 +74,9 @@ pub trait FleetStore: Send + Sync {
     /// Puts a new member's row.
     async fn join(&self, member: &Member) -> Result<(), StorageError>;
 
-    /// Raises a member's counter, and says which view it goes by and whether it leaves; false when it was declared dead.
-    async fn renew(&self, member: &Member) -> Result<bool, StorageError>;
+    /// Raises a member's counter, and says which view it goes by, whether it leaves, and what it reports; false when it was
+    /// declared dead.
+    async fn renew(&self, member: &Member, report: &Report) -> Result<bool, StorageError>;
 
     /// Reads all members, the view and the lineage, consistently.
     async fn fleet(&self) -> Result<Fleet, StorageError>;

@@ -72,6 +72,16 @@ pub(super) async fn deliver(parts: Arc<LanesParts>, group: Vec<RootBatch>, began
 /// Calls the handler, and counts the time from `began`.
 async fn call(parts: &LanesParts, group: Vec<RootBatch>, began: Instant) -> Delivered {
     let limit = parts.settings.deliver_timeout;
+    if !(parts.may_deliver)() {
+        let refused = same(&group, || {
+            HandlerError::throttled("this replica may have lost its leases: it has not renewed in time")
+        });
+        return Delivered {
+            answers: group.into_iter().zip(refused).collect(),
+            broken: Vec::new(),
+            took: Duration::ZERO,
+        };
+    }
     let answered = {
         let mut call = pin!(AssertUnwindSafe(answers(&*parts.handler, &group)).catch_unwind());
         // Who answers at once needs no timer.

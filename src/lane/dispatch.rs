@@ -27,7 +27,7 @@ const RETRIES: &str = "retries";
 impl Lanes {
     /// The next call of the handler to make.
     pub(crate) fn next_group(&mut self, now: Instant) -> Option<Vec<RootBatch>> {
-        if self.draining || self.paused || self.ready.is_empty() {
+        if self.draining || self.paused || self.suspended || self.ready.is_empty() {
             return None;
         }
         let limits = self.settings.limits;

@@ -102,6 +102,7 @@ impl Lane {
 
 /// All lanes of one handler.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each stops something for a reason of its own")]
 pub struct Lanes {
     pub(crate) handler: HandlerName,
     pub(crate) settings: LaneSettings,
@@ -160,6 +161,8 @@ pub struct Lanes {
     pub(crate) draining: bool,
     /// An operator has paused the handler.
     pub(crate) paused: bool,
+    /// Nothing may be handed to it: others may take over what this process holds.
+    pub(crate) suspended: bool,
     /// The rows seen so far, none of which could be read; none once one could.
     pub(crate) unreadable_rows: Option<u32>,
     pub(crate) counters: Counters,
@@ -215,6 +218,7 @@ impl Lanes {
             stuck: Stuck::default(),
             draining: false,
             paused: false,
+            suspended: false,
             unreadable_rows: Some(0),
         }
     }
@@ -231,16 +235,20 @@ impl Lanes {
         Self { works_off: Duty(works_off), ..self }
     }
 
-    /// Gives the first events one by one: the life before ended uncleanly, perhaps by one of them.
-    #[must_use]
-    pub fn careful(self, events: u32) -> Self {
-        Self { careful: events, ..self }
+    /// Gives the next events one by one: a life before ended uncleanly, perhaps by one of them.
+    pub fn be_careful(&mut self, events: u32) {
+        self.careful = self.careful.max(events);
     }
 
     /// Whether events are given one by one.
     #[must_use]
     pub fn is_careful(&self) -> bool {
         self.careful > 0
+    }
+
+    /// Hands nothing over, or goes on.
+    pub fn suspend(&mut self, suspended: bool) {
+        self.suspended = suspended;
     }
 
     /// Pauses the handler, or lets it go on: while paused nothing is taken and nothing handed to it; what is in flight

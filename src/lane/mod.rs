@@ -49,7 +49,7 @@ pub use sequencer::{Sequencer, Verdict};
 pub use settings::{LaneSettings, MARK_TTL, OnEditionDelete, OnFailure, OnHole, OnInvalid, UNWRITTEN_ROOTS_ABOVE};
 pub use subscription::{Pattern, Subscription, default_editions};
 
-pub use parts::{LaneOrder, LaneReport, LanesParts, Opening, WorksOff};
+pub use parts::{LaneOrder, LaneReport, LanesParts, MayDeliver, Opening, WorksOff};
 pub use task::LanesTask;
 pub use watermark::Watermark;
 

@@ -19,6 +19,9 @@ use crate::time::{Clock, Random};
 /// Whether this process goes on with deferred roots of a branch, or of none.
 pub type WorksOff = Arc<dyn Fn(Option<&Branch>) -> bool + Send + Sync>;
 
+/// Whether this process may start deliveries: not while others may take over what it holds.
+pub type MayDeliver = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// How a lane begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opening {
@@ -54,15 +57,15 @@ pub struct LanesParts {
     /// Whether this process goes on with deferred roots of a branch, or of none. Who changes what it says orders
     /// [`LaneOrder::Resume`] where it says yes now; of a branch whose lane is ordered to close it says no from then on.
     pub works_off: WorksOff,
+    /// Whether a delivery may be started: asked right before each.
+    pub may_deliver: MayDeliver,
     /// Whether an operator has paused it.
     pub paused: bool,
     /// Where its lives are noted.
     pub lives: Arc<dyn Lives>,
     /// Held by the one event of the process that is noted.
     pub care: Arc<Semaphore>,
-    /// Whether its last life ended uncleanly, and the event it was being given then, where that was noted.
-    pub unclean: bool,
-    /// See `unclean`.
+    /// The event it was being given when a life of it ended uncleanly, where that was noted.
     pub suspect: Option<Suspect>,
     /// Where its checkpoints are.
     pub checkpoints: Arc<dyn CheckpointStore>,
@@ -86,6 +89,8 @@ pub enum LaneOrder {
     /// Give a lane up: what is in flight is answered, what was accepted is written, then its checkpoint, and it is told
     /// [`LaneReport::Closed`]. What is not done at the deadline is not done any more. A lane that is gone is not told again.
     Close(LaneId, Instant),
+    /// A life of the handler ended uncleanly, perhaps by this event: what comes next is given one by one.
+    Careful(Option<Suspect>),
     /// An operator has paused the handler, or lets it go on.
     Pause(bool),
     /// Look which marked roots are to go on: at the start, and when an operator has changed some.

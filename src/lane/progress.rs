@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::event::Timestamp;
+use crate::stream::STREAM_RETENTION;
 
 /// One handler's progress. Clones share the same state.
 #[derive(Debug, Clone)]
@@ -16,13 +17,11 @@ pub struct Progress(Arc<State>);
 #[derive(Debug)]
 struct State {
     oldest_millis: AtomicI64,
+    unread_since_millis: AtomicI64,
     queued_bytes: AtomicUsize,
     delivered_events: AtomicU64,
     stuck_roots: AtomicUsize,
 }
-
-/// So long the stream keeps a record (`aws-facts` A).
-const STREAM_RETENTION: Duration = Duration::from_hours(24);
 
 /// No record waits.
 const NOTHING_WAITS: i64 = i64::MAX;
@@ -31,6 +30,7 @@ impl Default for Progress {
     fn default() -> Self {
         Self(Arc::new(State {
             oldest_millis: AtomicI64::new(NOTHING_WAITS),
+            unread_since_millis: AtomicI64::new(NOTHING_WAITS),
             queued_bytes: AtomicUsize::new(0),
             delivered_events: AtomicU64::new(0),
             stuck_roots: AtomicUsize::new(0),
@@ -39,13 +39,21 @@ impl Default for Progress {
 }
 
 impl Progress {
-    /// The age of the oldest undelivered record; zero when none waits.
+    /// The age of the oldest undelivered record, or the time for which nobody has read one of the handler's shards; zero
+    /// when nothing waits.
     #[must_use]
     pub fn lag(&self, now: Timestamp) -> Duration {
-        match self.0.oldest_millis.load(Ordering::Relaxed) {
+        let lane = self.0.oldest_millis.load(Ordering::Relaxed);
+        match lane.min(self.0.unread_since_millis.load(Ordering::Relaxed)) {
             NOTHING_WAITS => Duration::ZERO,
             millis => now.since(Timestamp::from_unix_millis(millis)),
         }
+    }
+
+    /// Sets since when nobody has read one of the handler's shards; none when all are read.
+    pub(crate) fn set_unread(&self, since: Option<Timestamp>) {
+        let millis = since.map_or(NOTHING_WAITS, Timestamp::unix_millis);
+        self.0.unread_since_millis.store(millis, Ordering::Relaxed);
     }
 
     /// The time left until the stream trims the oldest undelivered record; all of its 24 hours when none waits.
@@ -97,7 +105,11 @@ mod tests {
         assert_eq!(progress.lag(at(9_000)), Duration::from_secs(8));
         assert_eq!(progress.safety(at(9_000)), Duration::from_secs(24 * 3600 - 8));
         assert_eq!(progress.safety(at(100_000_000)), Duration::ZERO);
+        progress.set_unread(Some(at(5_000)));
+        assert_eq!(progress.lag(at(9_000)), Duration::from_secs(8));
         progress.set(None, 0, 0);
+        assert_eq!(progress.lag(at(9_000)), Duration::from_secs(4));
+        progress.set_unread(None);
         assert_eq!(progress.lag(at(9_000)), Duration::ZERO);
     }
 }

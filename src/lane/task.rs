@@ -27,6 +27,9 @@ use crate::storage::{Advance, Advanced, Marked, Marking, Standing, StorageError}
 use crate::stream::{LaneFeed, LaneId, ShardId, with_causes};
 use crate::telemetry::{Health, names};
 
+/// While suspended, it is asked so often whether it may go on.
+const SUSPENDED_TURN: Duration = Duration::from_millis(50);
+
 /// How often the lanes look after what nothing else wakes them for: gauges, stale queues, the sign of life.
 const TURN: Duration = Duration::from_secs(1);
 
@@ -87,8 +90,7 @@ impl LanesTask {
         let lanes = Lanes::new(parts.name.clone(), parts.subscription.clone(), settings, parts.random.clone());
         let mut lanes = lanes.knowing(known);
         lanes.pause(parts.paused);
-        let careful = if parts.unclean { parts.settings.careful_events } else { 0 };
-        let lanes = lanes.careful(careful).working_off(parts.works_off.clone());
+        let lanes = lanes.working_off(parts.works_off.clone());
         Self {
             lanes,
             checkpoint_age: gauge!(names::CHECKPOINT_AGE, "handler" => parts.name.as_str().to_owned()),
@@ -128,9 +130,12 @@ impl LanesTask {
             }
             self.end_overdue(now);
             self.pull(now);
+            let suspended = !(self.parts.may_deliver)();
+            self.lanes.suspend(suspended);
             let more = self.start_effects(now);
             self.tell(&reports);
             let wake_at = self.lanes.next_deadline(now).map_or(turn_at, |deadline| deadline.min(turn_at));
+            let wake_at = if suspended { wake_at.min(now + SUSPENDED_TURN) } else { wake_at };
             let wake_at = if more { now } else { wake_at };
             tokio::select! {
                 biased;
@@ -178,6 +183,10 @@ impl LanesTask {
                 let Some(feed) = self.feeds.remove(&lane) else { return };
                 self.closing.insert(lane, feed.shard().clone());
                 self.lanes.close(lane, deadline, Instant::now());
+            }
+            LaneOrder::Careful(suspect) => {
+                self.lanes.be_careful(self.parts.settings.careful_events);
+                Arc::make_mut(&mut self.parts).suspect = suspect;
             }
             LaneOrder::Pause(paused) => self.lanes.pause(paused),
             LaneOrder::Resume if self.listing => self.list_again = true,

@@ -147,6 +147,8 @@ impl RelayBuilder {
             poll_interval_max: self.config.relay.poll_interval_max,
             reconcile_interval: self.config.relay.reconcile_interval,
             shutdown_grace: self.config.relay.shutdown_grace,
+            lease_duration: self.config.relay.lease_duration,
+            replica_name: replica_name(),
             on_trim: self.config.relay.on_trim,
             backfill_segments: self.config.backfill.segments,
             safety_alarm: self.config.relay.safety_alarm,
@@ -209,7 +211,7 @@ impl RelayBuilder {
             events: Arc::new(EventStore::new(&clients, &tables.events, random.clone())),
             positions: Arc::new(DynamoPositions::new(&clients, &tables.positions, clock.clone())),
             marks: Arc::new(DynamoMarks::new(&clients, &tables, clock.clone())),
-            checkpoints: table.clone(),
+            fleet: table.clone(),
             registry: table,
             clock,
             random,
@@ -218,6 +220,11 @@ impl RelayBuilder {
         let relay = Relay::new(ports, settings, specs)?.showing(progress, budget);
         Ok(relay.run(cancel).await?)
     }
+}
+
+/// What people know this replica by: Kubernetes sets `HOSTNAME` to the pod's name.
+fn replica_name() -> String {
+    std::env::var("HOSTNAME").unwrap_or_default()
 }
 
 /// Finds the stream; none when cancelled before.

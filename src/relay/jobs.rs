@@ -13,9 +13,9 @@ use tracing::{info, warn};
 
 use crate::backfill::{Job, JobKind, JobStore, ScanProgress, Scanned, Segment, TableSource, bar};
 use crate::handler::HandlerName;
-use crate::relay_table::{Checkpoint, CheckpointStore};
+use crate::relay_table::Checkpoint;
 use crate::storage::StorageError;
-use crate::stream::{Budget, ReaderParts, Shard, ShardId, with_causes};
+use crate::stream::{Shard, ShardId, with_causes};
 use crate::telemetry::{Health, names};
 use crate::time::Clock;
 
@@ -29,14 +29,10 @@ const LOG_INTERVAL: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub(super) struct JobPorts {
     pub(super) store: Arc<dyn JobStore>,
-    pub(super) checkpoints: Arc<dyn CheckpointStore>,
     pub(super) scan: Arc<dyn TableSource>,
     pub(super) progress: ScanProgress,
     pub(super) clock: Clock,
     pub(super) health: Health,
-    /// The bounds on the bytes of the windows of each handler's segments: what they hold takes no room from the stream, nor
-    /// from another handler.
-    pub(super) budgets: BTreeMap<HandlerName, Budget>,
     /// The parts of a new job.
     pub(super) segments: u32,
 }
@@ -50,7 +46,6 @@ pub(super) struct Running {
     /// Since when this process works on it, and how many rows had been scanned by then.
     since: (Instant, u64),
     logged_at: Instant,
-    noted_at: Instant,
 }
 
 impl JobPorts {
@@ -86,19 +81,29 @@ impl JobPorts {
         job: Job,
         checkpoints: &BTreeMap<ShardId, Checkpoint>,
     ) -> Result<Running, StorageError> {
-        let noted = self.store.progress(name).await?;
-        for segment in Segment::all(name, &job).into_iter().map(|segment| segment.shard()) {
-            let scanned = noted.get(&segment).copied().unwrap_or_default();
-            // What was read and not covered is read, and counted, again.
-            let covered = match checkpoints.get(&segment) {
-                Some(Checkpoint::Finished) => scanned.rows,
-                Some(Checkpoint::At(place)) => place.row().map_or(0, |(rows, _, _)| rows),
-                None => 0,
-            };
-            self.progress.resume(&segment, scanned.at(covered));
-        }
         info!(handler = %name, kind = job.kind.as_str(), "goes on with a job of {}", job.started_at);
         Ok(self.run(name, job, checkpoints).await)
+    }
+
+    /// Goes on counting where a segment was left, by whoever held it.
+    pub(super) async fn resume_segment(&self, name: &HandlerName, segment: &ShardId, checkpoint: Option<&Checkpoint>) {
+        // What cannot be read counts from 0: it is what is shown, no more.
+        let noted = self.store.progress(name).await.unwrap_or_default();
+        let scanned = noted.get(segment).copied().unwrap_or_default();
+        // What was read and not covered is read, and counted, again.
+        let covered = match checkpoint {
+            Some(Checkpoint::Finished) => scanned.rows,
+            Some(Checkpoint::At(place)) => place.row().map_or(0, |(rows, _, _)| rows),
+            None => 0,
+        };
+        self.progress.resume(segment, scanned.at(covered));
+    }
+
+    /// Writes how far a segment is that this replica reads.
+    pub(super) async fn note_segment(&self, name: &HandlerName, segment: &ShardId) {
+        if let Err(error) = self.store.put_progress(name, segment, &self.progress.of(segment)).await {
+            warn!(handler = %name, error = %with_causes(&error), "the progress of a job could not be written");
+        }
     }
 
     async fn run(&self, name: &HandlerName, job: Job, checkpoints: &BTreeMap<ShardId, Checkpoint>) -> Running {
@@ -108,16 +113,9 @@ impl JobPorts {
         // An estimate for the log; the job does not wait for it.
         let rows_in_table = self.scan.size().await.map_or(0, |size| size.rows);
         let name = name.clone();
-        let mut running = Running {
-            job,
-            name,
-            unfinished,
-            rows_in_table,
-            since: (Instant::now(), 0),
-            logged_at: Instant::now(),
-            noted_at: Instant::now(),
-        };
-        running.since.1 = running.scanned(&self.progress).rows;
+        let mut running =
+            Running { job, name, unfinished, rows_in_table, since: (Instant::now(), 0), logged_at: Instant::now() };
+        running.since.1 = running.noted(self).await.rows;
         running.show(&self.health, true);
         running
     }
@@ -151,11 +149,6 @@ impl Running {
         self.unfinished.is_empty()
     }
 
-    fn scanned(&self, progress: &ScanProgress) -> Scanned {
-        let all = self.segments().into_iter().map(|segment| progress.of(&segment.id));
-        all.fold(Scanned::default(), Scanned::and)
-    }
-
     fn show(&self, health: &Health, runs: bool) {
         let labels = [("handler", self.name.as_str().to_owned()), ("kind", self.job.kind.as_str().to_owned())];
         gauge!(names::JOBS, &labels).set(f64::from(u8::from(runs)));
@@ -169,26 +162,22 @@ impl Running {
         }
     }
 
-    /// Writes how far the segments are, and now and then logs it.
-    pub(super) async fn note(&mut self, ports: &JobPorts) {
-        if self.noted_at.elapsed() < PROGRESS_INTERVAL {
+    /// Now and then logs how far the segments are, by what their readers have noted.
+    pub(super) async fn log_now_and_then(&mut self, ports: &JobPorts) {
+        if self.logged_at.elapsed() < LOG_INTERVAL {
             return;
         }
-        self.noted_at = Instant::now();
-        for segment in &self.unfinished {
-            if let Err(error) = ports.store.put_progress(&self.name, segment, &ports.progress.of(segment)).await {
-                warn!(handler = %self.name, error = %with_causes(&error), "the progress of a job could not be written");
-                return;
-            }
-        }
-        if self.logged_at.elapsed() >= LOG_INTERVAL {
-            self.logged_at = Instant::now();
-            self.log(&ports.progress);
-        }
+        self.logged_at = Instant::now();
+        self.log(self.noted(ports).await);
     }
 
-    fn log(&self, progress: &ScanProgress) {
-        let scanned = self.scanned(progress);
+    async fn noted(&self, ports: &JobPorts) -> Scanned {
+        let noted = ports.store.progress(&self.name).await.unwrap_or_default();
+        let all = self.segments().into_iter().filter_map(|segment| noted.get(&segment.id).copied());
+        all.fold(Scanned::default(), Scanned::and)
+    }
+
+    fn log(&self, scanned: Scanned) {
         let (began, before) = self.since;
         let pace =
             Pace::new(scanned.rows - before.min(scanned.rows), began.elapsed(), scanned.rows, self.rows_in_table);
@@ -201,21 +190,12 @@ impl Running {
 
     /// Notes that the job is done; to be tried again when it fails.
     pub(super) async fn complete(&mut self, ports: &JobPorts) -> Result<(), StorageError> {
-        let segments = self.segments();
-        for segment in &segments {
-            ports.store.put_progress(&self.name, &segment.id, &ports.progress.of(&segment.id)).await?;
-        }
         let done = Job { finished_at: Some(ports.clock.now()), ..self.job.clone() };
         ports.store.put_job(&self.name, &done).await?;
-        self.log(&ports.progress);
+        self.log(self.noted(ports).await);
         info!(handler = %self.name, kind = self.job.kind.as_str(), "the job is done");
         self.job = done;
         self.show(&ports.health, false);
-        for segment in &segments {
-            ports.progress.forget(&segment.id);
-            // A row that stays is of no harm: no later job has segments of this name.
-            ports.checkpoints.forget(&self.name, &segment.id).await.ok();
-        }
         Ok(())
     }
 }
@@ -232,11 +212,4 @@ impl Pace {
         let left = of.saturating_sub(done).checked_div(rows_per_sec).map(Duration::from_secs);
         Self { rows_per_sec, left }
     }
-}
-
-/// What the reader of a shard is made of: segments are read from the table, all others from the stream.
-pub(super) fn reader_parts(shard: &ShardId, parts: &ReaderParts, jobs: &JobPorts) -> ReaderParts {
-    let Some(segment) = Segment::of_shard(shard) else { return parts.clone() };
-    let (source, budget) = (jobs.scan.clone(), jobs.budgets.get(&segment.handler).unwrap_or(&parts.budget).clone());
-    ReaderParts { source, budget, counted_as: names::ROWS_SCANNED, lost: None, ..parts.clone() }
 }

@@ -1,143 +1,172 @@
-//! One handler as the keeper of the shards knows it: its lineage, its checkpoints, and the job it needs or has.
+//! One handler as the keeper of the shards knows it: its lineage, the leases that this replica holds for it, its desk.
 //!
-//! Invariant: its lanes read the stream only once it is known what it needs, and not while it is built from the table.
+//! Invariant: a lane is open only while its lease is held.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 
-use super::jobs::{JobPorts, Running};
-use crate::backfill::{self, Job, JobKind, Need, Seen};
+use super::desk::Desk;
 use crate::event::Timestamp;
+use crate::fleet::{Epoch, Lease, LeaseKey, LeaseKind, MemberId};
 use crate::handler::HandlerName;
-use crate::lane::LaneOrder;
+use crate::lane::{LaneOrder, LaneSettings};
 use crate::relay_table::Checkpoint;
-use crate::storage::StorageError;
-use crate::stream::{Lineage, Shard, ShardId};
+use crate::stream::{Branch, LaneId, Lineage, Shard, ShardId};
 
 /// One handler as the keeper of the shards sees it.
 pub(super) struct HandlerLanes {
     pub(super) name: HandlerName,
     pub(super) orders: mpsc::Sender<LaneOrder>,
-    pub(super) checkpoints: BTreeMap<ShardId, Checkpoint>,
     pub(super) started_at: Option<Timestamp>,
-    pub(super) seen: Option<Seen>,
-    pub(super) job: Option<Job>,
+    pub(super) settings: LaneSettings,
+    pub(super) marks: MarkShare,
+}
+
+/// A lease that this replica holds for the handler.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) epoch: Epoch,
+    pub(super) kind: LeaseKind,
+    pub(super) branch: Branch,
+    /// How far the handler had come when it was taken.
+    pub(super) checkpoint: Option<Checkpoint>,
+    /// Others may have moved its roots since anything was remembered of them.
+    pub(super) taken: bool,
+    /// Its lane, once it is open.
+    pub(super) lane: Option<LaneId>,
+}
+
+/// Which deferred roots this replica goes on with: those of the branches it reads, and, with the desk, those of none.
+#[derive(Debug, Clone, Default)]
+pub(super) struct MarkShare(Arc<Mutex<Share>>);
+
+#[derive(Debug, Default, PartialEq, Eq, Clone)]
+struct Share {
+    mine: Vec<Branch>,
+    read: Vec<Branch>,
+    desk: bool,
+}
+
+impl MarkShare {
+    /// Whether this replica goes on with a deferred root of this branch, or of none.
+    pub(super) fn works_off(&self, branch: Option<&Branch>) -> bool {
+        let share = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match branch.filter(|branch| share.read.contains(branch)) {
+            Some(branch) => share.mine.contains(branch),
+            None => share.desk,
+        }
+    }
+
+    /// Takes what is so now; true when it has changed.
+    fn set(&self, now: Share) -> bool {
+        let mut share = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = *share != now;
+        *share = now;
+        changed
+    }
 }
 
 /// One handler while its shards are kept.
 pub(super) struct Kept {
     pub(super) handler: HandlerLanes,
     pub(super) lineage: Lineage,
-    /// The job under way.
-    pub(super) running: Option<Running>,
-    /// A job that is needed and not begun yet.
-    pub(super) need: Need,
-    /// The stream it follows; none before its first sight of one.
-    pub(super) follows: Option<String>,
-    /// It was built from the table, and its lanes on the stream are not opened yet.
-    pub(super) released: bool,
+    pub(super) held: BTreeMap<ShardId, Held>,
+    /// What is done for the handler once in the fleet, while this replica does it.
+    pub(super) desk: Option<Desk>,
+    /// The desk is held, and could not be taken up yet.
+    pub(super) desk_due: bool,
     /// What is older is delivered, or found by a job that began then.
     pub(super) complete_since: Timestamp,
+    /// Dead members whose last life was looked into.
+    pub(super) looked_into: Vec<MemberId>,
+    /// What is held, or what there is, has changed since it was said which deferred roots are this replica's.
+    share_is_due: bool,
 }
 
 impl Kept {
     pub(super) fn new(handler: HandlerLanes) -> Self {
-        let finished = (handler.checkpoints.iter())
-            .filter(|(_, checkpoint)| **checkpoint == Checkpoint::Finished)
-            .map(|(shard, _)| shard.clone());
+        let complete_since = handler.started_at.unwrap_or(Timestamp::from_unix_millis(0));
+        let (lineage, held) = (Lineage::default(), BTreeMap::new());
         Self {
-            lineage: Lineage::with_finished(finished),
-            running: None,
-            need: None,
-            follows: None,
-            released: false,
-            complete_since: (handler.job.as_ref()).map_or(Timestamp::from_unix_millis(0), |job| job.started_at),
             handler,
+            lineage,
+            held,
+            desk: None,
+            desk_due: false,
+            complete_since,
+            looked_into: Vec::new(),
+            share_is_due: true,
         }
     }
 
-    /// Learns which stream there is, and what that means for the handler.
-    pub(super) fn look(&mut self, stream: &str, listed: &BTreeSet<ShardId>, now: Timestamp) {
-        let need = match &self.follows {
-            Some(follows) if follows == stream => return,
-            Some(follows) => Some((JobKind::Reconcile, backfill::other_stream(follows))),
-            None => {
-                let HandlerLanes { started_at, seen, job, checkpoints, .. } = &self.handler;
-                // A new handler has missed nothing; one that was there needs what it has not read.
-                if let (None, None) = (seen, job) {
-                    self.complete_since = now;
-                }
-                let known =
-                    backfill::Known { started_at: *started_at, seen: seen.as_ref(), job: job.as_ref(), checkpoints };
-                backfill::at_first_sight(known, backfill::Listed { stream, shards: listed, now })
-            }
-        };
-        self.need = self.need.take().or(need);
-        self.follows = Some(stream.to_owned());
+    pub(super) fn key(&self, shard: &ShardId) -> LeaseKey {
+        LeaseKey { handler: self.handler.name.clone(), shard: shard.clone() }
     }
 
-    /// Notes what the handler needs because records were lost. Trimmed ones were 24 hours old: a job that began since then
-    /// finds them.
-    pub(super) fn misses(&mut self, need: Need, trimmed: bool, now: Timestamp) {
-        let finds = |running: &Running| now.since(running.job().started_at) < backfill::STREAM_KEEPS;
-        if !(trimmed && self.running.as_ref().is_some_and(finds)) {
-            self.need = self.need.take().or(need);
+    /// Learns of all leases there are.
+    pub(super) fn read(&mut self, leases: &BTreeMap<LeaseKey, Lease>) {
+        let mine = || leases.values().filter(|lease| lease.handler == self.handler.name);
+        let shards: Vec<Shard> = mine()
+            .filter(|lease| lease.kind != LeaseKind::Desk)
+            .map(|lease| Shard { id: lease.shard.clone(), parent: lease.parent.clone() })
+            .collect();
+        self.lineage.observe(&shards);
+        for lease in mine().filter(|lease| lease.finished) {
+            self.lineage.finish(&lease.shard);
+        }
+        self.lineage.retain(&shards.into_iter().map(|shard| shard.id).collect());
+        self.share_is_due = true;
+    }
+
+    /// A lease of a shard or a segment is held.
+    pub(super) fn hold(&mut self, shard: ShardId, held: Held) {
+        self.held.insert(shard, held);
+        self.share_is_due = true;
+    }
+
+    /// A lease is not held any more; it may have been taken anew, under another epoch, meanwhile.
+    pub(super) fn let_go(&mut self, shard: &ShardId, epoch: Epoch) {
+        if self.held.get(shard).is_some_and(|held| held.epoch == epoch) {
+            self.held.remove(shard);
+            self.share_is_due = true;
         }
     }
 
-    /// Whether its lanes may read shards of the stream: not before it is known what the handler needs, nor while it is
-    /// built from the table.
-    pub(super) fn reads_the_stream(&self) -> bool {
-        let held = self.running.as_ref().is_some_and(Running::holds)
-            || self.unfinished_job().is_some_and(|job| job.kind == JobKind::Backfill);
-        let to_be_held = matches!(self.need, Some((JobKind::Backfill, _)));
-        self.follows.is_some() && !held && !to_be_held
+    /// The desk is taken up.
+    pub(super) fn take_up_desk(&mut self, desk: Desk) {
+        self.desk = Some(desk);
+        self.share_is_due = true;
     }
 
-    /// A job of an earlier life that was not taken up yet.
-    pub(super) fn unfinished_job(&self) -> Option<&Job> {
-        self.handler.job.as_ref().filter(|job| job.finished_at.is_none())
+    /// The desk is somebody else's.
+    pub(super) fn leave_desk(&mut self) {
+        (self.desk, self.desk_due, self.share_is_due) = (None, false, true);
     }
 
-    pub(super) fn segments(&self) -> Vec<Shard> {
-        self.running.as_ref().map(Running::segments).unwrap_or_default()
-    }
-
-    /// Goes on with the handler's job as far as it goes now; true when shards wait to be opened.
-    pub(super) async fn work(&mut self, ports: &JobPorts) -> Result<bool, StorageError> {
-        let Some(stream) = self.follows.clone() else { return Ok(false) };
-        let mut opens = false;
-        if let Some(job) = self.unfinished_job().cloned() {
-            let running = ports.resume(&self.handler.name, job, &self.handler.checkpoints).await?;
-            self.handler.job = None;
-            self.runs(running);
-            opens = true;
+    /// Says which deferred roots are this replica's, when that may have changed; true when it has.
+    pub(super) fn share_marks(&mut self, leases: &BTreeMap<LeaseKey, Lease>) -> bool {
+        if !std::mem::take(&mut self.share_is_due) {
+            return false;
         }
-        if let Some(running) = &mut self.running {
-            if running.is_complete() {
-                running.complete(ports).await?;
-                self.released |= running.holds();
-                self.need = self.need.take().or_else(|| backfill::after_job(running.job(), ports.clock.now()));
-                self.running = None;
-            } else {
-                running.note(ports).await;
-            }
+        let read = leases
+            .values()
+            .filter(|lease| lease.handler == self.handler.name && lease.kind == LeaseKind::Shard && !lease.finished);
+        let mut read: Vec<Branch> = read.map(|lease| lease.branch.clone()).collect();
+        let held = self.held.values().filter(|held| held.kind == LeaseKind::Shard);
+        let mut mine: Vec<Branch> = held.map(|held| held.branch.clone()).collect();
+        read.extend(mine.iter().cloned());
+        for branches in [&mut read, &mut mine] {
+            branches.sort();
+            branches.dedup();
         }
-        if self.running.is_none()
-            && let Some((kind, reason)) = &self.need
-        {
-            let running = ports.begin(&self.handler.name, (*kind, reason), &stream).await?;
-            self.need = None;
-            self.runs(running);
-            opens = true;
-        }
-        Ok(opens)
+        self.handler.marks.set(Share { mine, read, desk: self.desk.is_some() })
     }
 
-    pub(super) fn runs(&mut self, running: Running) {
-        self.complete_since = running.job().started_at;
-        self.lineage.observe(&running.segments());
-        self.running = Some(running);
+    /// The shards whose lanes may be opened now: they count as opened from here on.
+    pub(super) fn open_next(&mut self) -> Vec<ShardId> {
+        let held = &self.held;
+        self.lineage.open_next(|shard| held.get(shard).is_some_and(|held| held.lane.is_none()))
     }
 }

@@ -5,10 +5,17 @@
 //! daemon that is half running is worse than one that is restarted.
 
 mod ports;
+mod start;
+mod heart;
+mod leasing;
+mod desk;
 mod jobs;
 mod kept;
+mod listing;
+mod readers;
 mod shards;
-mod start;
+mod lane_checkpoints;
+mod incarnation;
 mod run;
 mod receivers;
 mod builder;

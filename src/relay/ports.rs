@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backfill::{JobStore, ScanProgress, TableSource};
+use crate::fleet::{FleetStore, Timing};
 use crate::handler::{Handler, HandlerName};
 use crate::lane::{LaneSettings, Subscription, UNWRITTEN_ROOTS_ABOVE};
-use crate::relay_table::{CheckpointStore, HandlerRegistry, Lives, Start};
+use crate::relay_table::{HandlerRegistry, LivesOfAll, Start};
 use crate::storage::{EventSource, MarkStore, PositionStore};
 use crate::stream::StreamSource;
 use crate::telemetry::Health;
@@ -23,8 +24,8 @@ pub struct RelayPorts {
     pub positions: Arc<dyn PositionStore>,
     /// The marks of roots, in the positions table and the relay's.
     pub marks: Arc<dyn MarkStore>,
-    /// The relay's table: checkpoints.
-    pub checkpoints: Arc<dyn CheckpointStore>,
+    /// The relay's table: members, view, leases.
+    pub fleet: Arc<dyn FleetStore>,
     /// The relay's table: handlers.
     pub registry: Arc<dyn HandlerRegistry>,
     /// The events table in segments, for backfill and reconcile.
@@ -32,7 +33,7 @@ pub struct RelayPorts {
     /// How much `scan` has read.
     pub scan_progress: ScanProgress,
     /// The relay's table: how lives end.
-    pub lives: Arc<dyn Lives>,
+    pub lives: Arc<dyn LivesOfAll>,
     /// The relay's table: jobs.
     pub jobs: Arc<dyn JobStore>,
     /// Wall time.
@@ -69,6 +70,10 @@ pub struct RelaySettings {
     pub reconcile_interval: Duration,
     /// How long a stop may take.
     pub shutdown_grace: Duration,
+    /// A replica that crashed is taken over after so long.
+    pub lease_duration: Duration,
+    /// What tells this replica from others in what people read: its pod's or host's name.
+    pub replica_name: String,
     /// What follows when the stream has lost records.
     pub on_trim: OnTrim,
     /// The parallel parts of a scan of the table.
@@ -93,6 +98,8 @@ impl Default for RelaySettings {
             poll_interval_max: Duration::from_secs(1),
             reconcile_interval: Duration::from_mins(1),
             shutdown_grace: Duration::from_secs(20),
+            lease_duration: Duration::from_secs(10),
+            replica_name: "relay".to_owned(),
             on_trim: OnTrim::Reconcile,
             backfill_segments: 4,
             safety_alarm: Duration::from_hours(6),
@@ -104,6 +111,12 @@ impl Default for RelaySettings {
 const IDLE_ROOT_BYTES: usize = 256;
 
 impl RelaySettings {
+    /// The intervals of the fleet. A hand-over may take half of the grace period: a stop that begins with one ends in time.
+    #[must_use]
+    pub fn timing(&self) -> Timing {
+        Timing::new(self.lease_duration, self.shutdown_grace / 2)
+    }
+
     /// The part of the memory limit for page windows of the stream: three sixteenths.
     #[must_use]
     pub fn window_bytes(&self) -> usize {

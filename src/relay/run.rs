@@ -1,30 +1,27 @@
-//! Running a relay: handlers are registered, tasks spawned, and on cancellation everything is stopped and joined.
+//! Running a relay: handlers are registered, the fleet is joined, and joined anew after this replica was declared dead.
+//!
+//! What happens between joining and leaving is `incarnation`. Invariant: nothing is done in the relay's table before its
+//! schema is known.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use futures_util::future::join_all;
-use tokio::sync::{Semaphore, mpsc};
-use tokio::task::{JoinError, JoinSet};
-use tokio::time::sleep;
+use tokio::task::JoinError as TaskError;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use super::jobs::JobPorts;
-use super::kept::HandlerLanes;
-use super::shards::{Shards, list_all};
-use super::start::{Started, start};
+use super::desk::desk_lease;
+use super::incarnation::{Ended, Incarnation};
+use super::start::{RELAY_TABLE, START_BACKOFF, Started, start};
 use super::{HandlerSpec, RelayPorts, RelaySettings};
 use crate::event::Root;
+use crate::fleet::{Epoch, Fence, JoinError, Lease, LeaseKey, Member, MemberId};
 use crate::handler::HandlerName;
-use crate::lane::{KnownPositions, LaneOrder, LanesParts, LanesTask, PayloadRoom, Progress};
-use crate::storage::{Standing, StorageError};
-use crate::stream::{Budget, ReaderParts, with_causes};
-use crate::telemetry::names;
-use std::sync::Arc;
-use std::time::Duration;
-
-/// Orders of the keeper of the shards that may wait for one handler's lanes.
-const ORDERS_MAX: usize = 256;
+use crate::lane::{KnownPositions, Progress};
+use crate::storage::Standing;
+use crate::stream::{Budget, with_causes};
+use crate::time::Backoff;
 
 /// Pages of the positions table (1 MB each, some 10,000 positions) read ahead at the start.
 const PRELOAD_PAGES_MAX: usize = 4;
@@ -45,12 +42,15 @@ pub enum RelayError {
         /// What was lost.
         reason: String,
     },
+    /// The relay's table is not this version's.
+    #[error(transparent)]
+    Refused(JoinError),
     /// There is nothing to do.
     #[error("no handler is configured; name at least one under [[handlers]]")]
     NoHandlers,
     /// A task of the relay ended by itself, by a panic: a fault of the relay.
     #[error("a task of the relay ended unexpectedly")]
-    Stopped(#[source] JoinError),
+    Stopped(#[source] TaskError),
     /// A task of the relay ended by itself.
     #[error("{0} ended though nobody stopped it")]
     Ended(&'static str),
@@ -58,11 +58,11 @@ pub enum RelayError {
 
 /// A relay, ready to run.
 pub struct Relay {
-    ports: RelayPorts,
-    settings: RelaySettings,
-    handlers: Vec<HandlerSpec>,
-    progress: Vec<(HandlerName, Progress)>,
-    budget: Budget,
+    pub(super) ports: RelayPorts,
+    pub(super) settings: RelaySettings,
+    pub(super) handlers: Vec<HandlerSpec>,
+    pub(super) progress: Vec<(HandlerName, Progress)>,
+    pub(super) budget: Budget,
 }
 
 impl Relay {
@@ -90,142 +90,110 @@ impl Relay {
         Self { progress, budget, ..self }
     }
 
-    /// Runs until cancelled, then stops within the grace period. Dropping the future stops everything at once, as a
-    /// crash would.
+    /// Runs until cancelled, then hands over what it holds and stops within the grace period. Dropping the future stops
+    /// everything at once, as a crash would.
     ///
     /// # Errors
-    /// When a task ends unasked.
+    /// When a task ends unasked, or the relay's table is not this version's.
     pub async fn run(self, cancel: CancellationToken) -> Result<(), RelayError> {
-        // One report a lane: bounded by the number of lanes, and never waited for, so that orders and reports cannot
-        // block each other.
-        let (report, reports) = mpsc::unbounded_channel();
-        let mut lanes = JoinSet::new();
-        let (mut kept, mut ordered_by) = (Vec::new(), Vec::new());
-        let (stop, care, count) = (cancel.child_token(), Arc::new(Semaphore::new(1)), self.handlers.len());
+        while let Ended::DeclaredDead = self.live(&cancel).await? {}
+        Ok(())
+    }
+
+    /// One incarnation: joins, takes its leases, and works until it is stopped or declared dead.
+    async fn live(&self, cancel: &CancellationToken) -> Result<Ended, RelayError> {
+        let count = self.handlers.len();
         let names: Vec<HandlerName> = self.handlers.iter().map(|spec| spec.name.clone()).collect();
-        let starts = self.handlers.iter().map(|spec| start(&self.ports, &self.settings, spec, count, &cancel));
+        if !self.is_known_table(cancel).await? {
+            return Ok(Ended::Stopped);
+        }
+        let starts = self.handlers.iter().map(|spec| start(&self.ports, &self.settings, spec, count, cancel));
+        let Some(started) = join_all(starts).await.into_iter().collect::<Option<Vec<Started>>>() else {
+            return Ok(Ended::Stopped);
+        };
         // Neither is waited for when the relay stops: an answer may take longer than the grace period.
-        let listing = cancel.run_until_cancelled(list_all(&*self.ports.stream));
-        let preloading = cancel.run_until_cancelled(preload(&self.ports, &names));
-        let (started, known, listed) = tokio::join!(join_all(starts), preloading, listing);
-        let mut known = known.unwrap_or_default();
-        for ((spec, (_, progress)), started) in self.handlers.into_iter().zip(&self.progress).zip(started) {
-            let Some(Started { settings, subscription, checkpoints, paused, seen, job, life, parked }) = started else {
-                return Ok(());
-            };
-            let (orders, ordered) = mpsc::channel(ORDERS_MAX);
-            ordered_by.push((spec.name.clone(), orders.clone()));
-            let (name, started_at) = (spec.name.clone(), settings.started_at);
-            kept.push(HandlerLanes { name, orders, checkpoints, started_at, seen, job });
-            let parts = LanesParts {
-                name: spec.name.clone(),
-                handler: spec.handler,
-                subscription,
-                settings,
-                events: self.ports.events.clone(),
-                positions: self.ports.positions.clone(),
-                marks: self.ports.marks.clone(),
-                works_off: Arc::new(|_| true),
-                paused,
-                lives: self.ports.lives.clone(),
-                care: care.clone(),
-                payload_room: PayloadRoom::new(self.settings.payload_bytes() / count),
-                unclean: life.unclean,
-                suspect: life.suspect,
-                known: known.remove(&spec.name).filter(|_| !parked).unwrap_or_default(),
-                checkpoints: self.ports.checkpoints.clone(),
-                shutdown_grace: self.settings.shutdown_grace,
-                safety_alarm: self.settings.safety_alarm,
-                clock: self.ports.clock.clone(),
-                random: self.ports.random.clone(),
-                health: self.ports.health.clone(),
-            };
-            lanes.spawn(LanesTask::new(parts, progress.clone()).run(ordered, report.clone(), stop.clone()));
-        }
-        drop(report);
-        // What could not be listed is listed again, and named, by the keeper.
-        let listed = listed.and_then(Result::ok);
-        let shards = shards(&self.ports, &self.settings, self.budget, kept).knowing(listed);
-        let mut keeper = JoinSet::new();
-        keeper.spawn(shards.run(reports, stop.clone()));
-        let mut operators = JoinSet::new();
-        operators.spawn(stop.clone().run_until_cancelled_owned(follow_orders(self.ports.clone(), ordered_by)));
-
-        let unasked = tokio::select! {
-            biased;
-            () = cancel.cancelled() => None,
-            Some(ended) = keeper.join_next() => Some(match ended {
-                Ok(Ok(())) => RelayError::Ended("the keeper of the shards"),
-                Ok(Err(error)) => error,
-                Err(panic) => RelayError::Stopped(panic),
-            }),
-            Some(ended) = lanes.join_next() => Some(ended.err().map_or(RelayError::Ended("a handler's lanes"), RelayError::Stopped)),
+        let reading = async {
+            let free = free_leases(&self.ports, &names).await;
+            (free, preload(&self.ports, &names).await)
         };
-        stop.cancel();
-        while lanes.join_next().await.is_some() {}
-        while keeper.join_next().await.is_some() {}
-        while operators.join_next().await.is_some() {}
-        if cancel.is_cancelled() && unasked.is_none() {
-            info!("stopped: positions and checkpoints are written");
+        let Some((free_before, known)) = cancel.run_until_cancelled(reading).await else { return Ok(Ended::Stopped) };
+        let me = MemberId::incarnate(&self.settings.replica_name, &self.ports.random);
+        let member = Member {
+            id: me.clone(),
+            counter: 1,
+            dead: false,
+            leaving: false,
+            view: 0,
+            handlers: names.iter().cloned().collect(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let fence = Fence::closed(Instant::now());
+        if !self.join(&member, &fence, cancel).await {
+            return Ok(Ended::Stopped);
         }
-        unasked.map_or(Ok(()), Err)
+        info!(member = %me, "joined the fleet");
+        Incarnation { relay: self, member, fence, free_before, known, started }.run(cancel).await
     }
-}
 
-/// The keeper of the shards.
-fn shards(ports: &RelayPorts, settings: &RelaySettings, budget: Budget, handlers: Vec<HandlerLanes>) -> Shards {
-    let readers = ReaderParts {
-        source: ports.stream.clone(),
-        budget,
-        kept_bytes_max: Arc::new(|| 0),
-        poll_interval_max: settings.poll_interval_max,
-        clock: ports.clock.clone(),
-        random: ports.random.clone(),
-        health: ports.health.clone(),
-        counted_as: names::RECORDS_READ,
-        lost: None,
-    };
-    let jobs = JobPorts {
-        store: ports.jobs.clone(),
-        checkpoints: ports.checkpoints.clone(),
-        scan: ports.scan.clone(),
-        progress: ports.scan_progress.clone(),
-        clock: ports.clock.clone(),
-        health: ports.health.clone(),
-        budgets: (handlers.iter())
-            .map(|handler| (handler.name.clone(), Budget::new(settings.scan_bytes() / handlers.len())))
-            .collect(),
-        segments: settings.backfill_segments,
-    };
-    Shards::new(ports.stream.clone(), readers, jobs, (settings.reconcile_interval, settings.on_trim), handlers)
-}
-
-/// How often the orders of operators are looked at.
-const ORDERS_INTERVAL: Duration = Duration::from_secs(2);
-
-/// Tells the lanes what operators have ordered: pauses, and changes of marks.
-async fn follow_orders(ports: RelayPorts, lanes: Vec<(HandlerName, mpsc::Sender<LaneOrder>)>) {
-    let mut known = None;
-    loop {
-        let looked = async {
-            let number = ports.marks.orders().await?;
-            let paused = if known == Some(number) { None } else { Some(ports.registry.paused().await?) };
-            Ok::<_, StorageError>((number, paused))
-        };
-        match looked.await {
-            Ok((_, None)) => {}
-            Ok((number, Some(paused))) => {
-                known = Some(number);
-                for (name, lane) in &lanes {
-                    // Lanes that are gone have no use for it.
-                    lane.send(LaneOrder::Pause(paused.contains(name))).await.ok();
-                    lane.send(LaneOrder::Resume).await.ok();
+    /// Whether the relay's table is of the schema that this version keeps; false when cancelled before it could be asked.
+    async fn is_known_table(&self, cancel: &CancellationToken) -> Result<bool, RelayError> {
+        let mut backoff = Backoff::new(START_BACKOFF, self.ports.random.clone());
+        loop {
+            let asked = cancel.run_until_cancelled(self.ports.fleet.check_schema()).await;
+            match asked {
+                None => return Ok(false),
+                Some(Ok(())) => return Ok(true),
+                Some(Err(JoinError::Storage(error))) => {
+                    self.ports.health.problem(RELAY_TABLE, with_causes(&error));
                 }
+                Some(Err(refused @ JoinError::Schema { .. })) => return Err(RelayError::Refused(refused)),
             }
-            Err(error) => debug!(error = %with_causes(&error), "the orders of operators could not be read"),
+            if cancel.run_until_cancelled(sleep(backoff.next_wait())).await.is_none() {
+                return Ok(false);
+            }
         }
-        sleep(ORDERS_INTERVAL).await;
     }
+
+    /// Puts this incarnation's row, and notes that the lives of its handlers begin; false when cancelled before.
+    async fn join(&self, member: &Member, fence: &Fence, cancel: &CancellationToken) -> bool {
+        let timing = self.settings.timing();
+        let lives = self.ports.lives.notes_of(&member.id);
+        let mut backoff = Backoff::new(START_BACKOFF, self.ports.random.clone());
+        loop {
+            let joining = async {
+                for spec in &self.handlers {
+                    lives.begin(&spec.name).await?;
+                }
+                let sent_at = Instant::now();
+                self.ports.fleet.join(member).await?;
+                fence.renewed(sent_at, timing.fences_after);
+                let desks: Vec<Lease> = self.handlers.iter().map(|spec| desk_lease(&spec.name)).collect();
+                self.ports.fleet.add(&desks).await
+            };
+            match cancel.run_until_cancelled(joining).await {
+                None => return false,
+                Some(Ok(())) => {
+                    self.ports.health.mended(RELAY_TABLE);
+                    return true;
+                }
+                Some(Err(error)) => self.ports.health.problem(RELAY_TABLE, with_causes(&error)),
+            }
+            if cancel.run_until_cancelled(sleep(backoff.next_wait())).await.is_none() {
+                return false;
+            }
+        }
+    }
+}
+
+/// The leases that nobody holds, before positions are read ahead.
+async fn free_leases(ports: &RelayPorts, handlers: &[HandlerName]) -> BTreeMap<LeaseKey, Epoch> {
+    let mut free = BTreeMap::new();
+    for handler in handlers {
+        // What is not known to be free is taken for moved.
+        let leases = ports.fleet.leases(handler).await.unwrap_or_default();
+        free.extend(leases.iter().filter(|lease| lease.owner.is_none()).map(|lease| (lease.key(), lease.epoch)));
+    }
+    free
 }
 
 /// Reads ahead what positions the handlers have: in a few calls or not at all.

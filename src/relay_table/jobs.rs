@@ -2,7 +2,7 @@
 //!
 //! Rows: `pk = jobs`, `sk` = handler, `kind` S, `started_at` S, `segments` N, `reason` S, `stream` S, `finished_at` S
 //! once it is done; `pk = progress#{handler}`, `sk` = segment, `rows` N, `roots` N, `units` N; and `pk = seen`, `sk` =
-//! handler, `seen_at` S, `stream` S. The places of segments are checkpoints, as those of shards.
+//! handler, `seen_at` S, `stream` S; and `pk = needs`, `sk` = handler, `reason` S. The places of segments are checkpoints, as those of shards.
 
 use std::collections::BTreeMap;
 
@@ -10,16 +10,19 @@ use async_trait::async_trait;
 use aws_sdk_dynamodb::types::AttributeValue;
 
 use super::RelayTable;
+use super::members::raise_lineage;
 use super::table::{SK, keyed};
 use crate::backfill::{Job, JobKind, JobStore, Scanned, Seen};
 use crate::event::{Timestamp, escape};
 use crate::handler::HandlerName;
 use crate::storage::StorageError;
 use crate::storage::call::{Item, text, text_of};
+use crate::storage::transaction::put;
 use crate::stream::ShardId;
 
 pub(super) const JOBS: &str = "jobs";
 pub(super) const SEEN: &str = "seen";
+pub(super) const NEEDS: &str = "needs";
 const KIND: &str = "kind";
 const STARTED_AT: &str = "started_at";
 const FINISHED_AT: &str = "finished_at";
@@ -128,6 +131,21 @@ impl JobStore for RelayTable {
         item.insert(SEEN_AT.to_owned(), text(seen.at.to_string()));
         item.insert(STREAM.to_owned(), text(seen.stream.as_str()));
         self.put(item).await
+    }
+
+    async fn need(&self, handler: &HandlerName) -> Result<Option<String>, StorageError> {
+        let row = self.get(NEEDS, handler.as_str()).await?;
+        Ok(row.map(|row| text_of(&row, REASON).unwrap_or("records were lost").to_owned()))
+    }
+
+    async fn put_need(&self, handler: &HandlerName, reason: &str) -> Result<(), StorageError> {
+        let mut row = keyed(NEEDS, handler.as_str());
+        row.insert(REASON.to_owned(), text(reason));
+        self.transact_leases(vec![put(&self.table, row), raise_lineage(&self.table)]).await.map(|_| ())
+    }
+
+    async fn forget_need(&self, handler: &HandlerName) -> Result<(), StorageError> {
+        self.remove(NEEDS, handler.as_str()).await
     }
 }
 

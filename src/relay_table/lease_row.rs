@@ -95,7 +95,11 @@ pub(super) fn number(number: u64) -> AttributeValue {
 }
 
 pub(super) fn number_of(item: &Item, name: &str) -> Option<u64> {
-    item.get(name).and_then(|value| value.as_n().ok()).and_then(|digits| digits.parse().ok())
+    item.get(name).and_then(number_in)
+}
+
+pub(super) fn number_in(value: &AttributeValue) -> Option<u64> {
+    value.as_n().ok().and_then(|digits| digits.parse().ok())
 }
 
 fn kind_text(kind: LeaseKind) -> &'static str {

@@ -1,12 +1,15 @@
-//! The rows of lives in the relay's table: `pk = lives`, `sk` = handler, `running` BOOL, and while a handler is given its
+//! The rows of lives in the relay's table: `pk = lives`, `sk` = `{handler}#{member}`, `running` BOOL, and while a handler is given its
 //! events carefully `suspect_root` S (its key), `suspect_sequence` N, `suspect_attempts` N.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
-use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity, ReturnValue};
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
 
 use super::table::{PK, SK};
-use super::{Life, Lives, RelayTable, Suspect};
-use crate::event::Root;
+use super::{Life, Lives, LivesOfAll, RelayTable, Suspect};
+use crate::event::{Root, escape};
+use crate::fleet::{FleetStore as _, Member, MemberId};
 use crate::handler::HandlerName;
 use crate::storage::StorageError;
 use crate::storage::call::{Item, number, sequence_of, text, text_of};
@@ -28,43 +31,82 @@ fn decode(item: &Item) -> Life {
     Life { unclean: running, suspect: suspect().filter(|_| running) }
 }
 
+/// One member's notes.
+#[derive(Debug, Clone)]
+struct MemberLives {
+    table: RelayTable,
+    member: MemberId,
+}
+
+fn row_name(member: &MemberId, handler: &HandlerName) -> String {
+    format!("{}#{member}", escape(handler.as_str()))
+}
+
 impl RelayTable {
-    /// Whether a relay runs a handler, or has ended without saying so.
+    /// Whether a relay runs a handler, or has ended without saying so: such a one until another replica has found it dead.
     ///
     /// # Errors
     /// As the call failed.
     pub async fn is_running(&self, handler: &HandlerName) -> Result<bool, StorageError> {
-        Ok(self.get(LIVES, handler.as_str()).await?.is_some_and(|row| decode(&row).unclean))
+        let runs = |member: &Member| !member.dead && member.handlers.contains(handler);
+        Ok(self.fleet().await?.members.iter().any(runs))
     }
 
+    /// Forgets all lives of a handler.
+    pub(super) async fn forget_lives(&self, handler: &HandlerName) -> Result<(), StorageError> {
+        let prefix = format!("{}#", escape(handler.as_str()));
+        for row in self.partition(LIVES).await? {
+            if let Some(name) = text_of(&row, SK).filter(|name| name.starts_with(&prefix)) {
+                self.remove(LIVES, name).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl MemberLives {
     async fn live(
         &self,
         handler: &HandlerName,
         expression: &str,
         values: impl IntoIterator<Item = (&'static str, AttributeValue)>,
-    ) -> Result<Option<Item>, StorageError> {
-        let call = self.call("UpdateItem", "dynamodb:UpdateItem");
-        let mut request = (self.client.update_item())
-            .table_name(&self.table)
+    ) -> Result<(), StorageError> {
+        let call = self.table.call("UpdateItem", "dynamodb:UpdateItem");
+        let mut request = (self.table.client.update_item())
+            .table_name(&self.table.table)
             .key(PK, text(LIVES))
-            .key(SK, text(handler.as_str()))
+            .key(SK, text(row_name(&self.member, handler)))
             .update_expression(expression)
-            .return_values(ReturnValue::AllOld)
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
         for (name, value) in values {
             request = request.expression_attribute_values(name, value);
         }
         let answer = call.make(request.send()).await?;
         call.consumed(answer.consumed_capacity());
-        Ok(answer.attributes)
+        Ok(())
     }
 }
 
 #[async_trait]
-impl Lives for RelayTable {
-    async fn begin(&self, handler: &HandlerName) -> Result<Life, StorageError> {
-        let before = self.live(handler, "SET running = :running", [(":running", AttributeValue::Bool(true))]).await?;
-        Ok(before.as_ref().map(decode).unwrap_or_default())
+impl LivesOfAll for RelayTable {
+    fn notes_of(&self, member: &MemberId) -> Arc<dyn Lives> {
+        Arc::new(MemberLives { table: self.clone(), member: member.clone() })
+    }
+
+    async fn of(&self, member: &MemberId, handler: &HandlerName) -> Result<Life, StorageError> {
+        let row = self.get(LIVES, &row_name(member, handler)).await?;
+        Ok(row.as_ref().map(decode).unwrap_or_default())
+    }
+
+    async fn forget(&self, member: &MemberId, handler: &HandlerName) -> Result<(), StorageError> {
+        self.remove(LIVES, &row_name(member, handler)).await
+    }
+}
+
+#[async_trait]
+impl Lives for MemberLives {
+    async fn begin(&self, handler: &HandlerName) -> Result<(), StorageError> {
+        self.live(handler, "SET running = :running", [(":running", AttributeValue::Bool(true))]).await
     }
 
     async fn suspect(&self, handler: &HandlerName, suspect: &Suspect) -> Result<(), StorageError> {
@@ -74,17 +116,15 @@ impl Lives for RelayTable {
             (":attempts", AttributeValue::N(suspect.attempts.to_string())),
         ];
         let set = "SET suspect_root = :root, suspect_sequence = :sequence, suspect_attempts = :attempts";
-        self.live(handler, set, values).await.map(|_| ())
+        self.live(handler, set, values).await
     }
 
     async fn clear(&self, handler: &HandlerName) -> Result<(), StorageError> {
-        self.live(handler, "REMOVE suspect_root, suspect_sequence, suspect_attempts", []).await.map(|_| ())
+        self.live(handler, "REMOVE suspect_root, suspect_sequence, suspect_attempts", []).await
     }
 
     async fn end(&self, handler: &HandlerName) -> Result<(), StorageError> {
-        let ended = [(":running", AttributeValue::Bool(false))];
-        let set = "SET running = :running REMOVE suspect_root, suspect_sequence, suspect_attempts";
-        self.live(handler, set, ended).await.map(|_| ())
+        self.table.remove(LIVES, &row_name(&self.member, handler)).await
     }
 }
 

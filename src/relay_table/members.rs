@@ -1,8 +1,9 @@
 //! The rows of the fleet in the relay's table: members, the view, the lineage, the schema; all read in one Query.
 //!
 //! Rows: `pk = fleet`; `sk = schema`: `version` N; `sk = view`: `version` N, `members` SS; `sk = lineage`: `number` N; and
-//! `sk = member#{id}`: `counter` N, `dead` BOOL, `leaving` BOOL, `view` N, `handlers` SS, `version` S, `joined_at` S. A member's
-//! row stays within one write unit, so a renewal costs one.
+//! `sk = member#{id}`: `counter` N, `dead` BOOL, `leaving` BOOL, `view` N, `handlers` SS, `version` S, `joined_at` S, `renewed_at` S,
+//! `lags_secs` M (handler to N; those without a lag are left out). A member's row stays within one write unit, so a
+//! renewal costs one; with many handlers that lag it may take a second.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +14,7 @@ use super::lease_row::{is_true, number, number_of};
 use super::table::{SK, keyed};
 use super::{Checkpoint, RelayTable};
 use crate::fleet::{
-    Changed, Fleet, FleetStore, JoinError, Lease, LeaseKey, Member, MemberId, SCHEMA, Taken, View, ViewAction,
+    Changed, Fleet, FleetStore, JoinError, Lease, LeaseKey, Member, MemberId, Report, SCHEMA, Taken, View, ViewAction,
 };
 use crate::handler::HandlerName;
 use crate::storage::StorageError;
@@ -24,7 +25,7 @@ pub(super) const FLEET: &str = "fleet";
 const SCHEMA_ROW: &str = "schema";
 const VIEW: &str = "view";
 const LINEAGE: &str = "lineage";
-const MEMBER: &str = "member#";
+pub(super) const MEMBER: &str = "member#";
 const VERSION: &str = "version";
 const MEMBERS: &str = "members";
 const NUMBER: &str = "number";
@@ -33,6 +34,18 @@ const DEAD: &str = "dead";
 const LEAVING: &str = "leaving";
 const HANDLERS: &str = "handlers";
 const JOINED_AT: &str = "joined_at";
+pub(super) const RENEWED_AT: &str = "renewed_at";
+pub(super) const LAGS: &str = "lags_secs";
+
+/// What the attributes that change are called in expressions.
+const ATTRIBUTES: [(&str, &str); 6] = [
+    ("#counter", COUNTER),
+    ("#dead", DEAD),
+    ("#leaving", LEAVING),
+    ("#view", VIEW),
+    ("#renewed", RENEWED_AT),
+    ("#lags", LAGS),
+];
 
 /// Raises the lineage: whoever goes by it reads the leases again.
 pub(super) fn raise_lineage(table: &str) -> TransactWriteItem {
@@ -84,7 +97,7 @@ fn decode_member(id: &str, item: &Item) -> Result<Member, &'static str> {
     })
 }
 
-fn decode_fleet(rows: &[Item]) -> Result<Fleet, (String, &'static str)> {
+pub(super) fn decode_fleet(rows: &[Item]) -> Result<Fleet, (String, &'static str)> {
     let mut fleet = Fleet::default();
     for row in rows {
         let sk = text_of(row, SK).unwrap_or_default();
@@ -136,10 +149,8 @@ impl RelayTable {
             .update_expression(update)
             .condition_expression(condition)
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        for (name, attribute) in [("#counter", COUNTER), ("#dead", DEAD), ("#leaving", LEAVING), ("#view", VIEW)]
-            .into_iter()
-            .filter(|(name, _)| update.contains(name) || condition.contains(name))
-        {
+        let named = |(name, _): &(&str, &str)| update.contains(name) || condition.contains(name);
+        for (name, attribute) in ATTRIBUTES.into_iter().filter(named) {
             request = request.expression_attribute_names(name, attribute);
         }
         for (name, value) in values {
@@ -174,11 +185,18 @@ impl FleetStore for RelayTable {
         self.put(row).await
     }
 
-    async fn renew(&self, member: &Member) -> Result<bool, StorageError> {
-        let update = "SET #counter = #counter + :one, #view = :view, #leaving = :leaving";
+    async fn renew(&self, member: &Member, report: &Report) -> Result<bool, StorageError> {
+        let update =
+            "SET #counter = #counter + :one, #view = :view, #leaving = :leaving, #renewed = :now, #lags = :lags";
         let condition = "attribute_exists(#counter) AND attribute_not_exists(#dead)";
-        let values =
-            [(":one", number(1)), (":view", number(member.view)), (":leaving", AttributeValue::Bool(member.leaving))];
+        let lags = report.lags_secs.iter().map(|(handler, secs)| (handler.as_str().to_owned(), number(*secs)));
+        let values = [
+            (":one", number(1)),
+            (":view", number(member.view)),
+            (":leaving", AttributeValue::Bool(member.leaving)),
+            (":now", text(self.clock.now().to_string())),
+            (":lags", AttributeValue::M(lags.collect())),
+        ];
         self.change_member(&member.id, (update, condition), &values).await
     }
 

@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 
 use super::{
-    Checkpoint, CheckpointStore, HandlerRegistry, Life, Lives, RegisteredInterest, Registration, Start, Suspect,
+    Checkpoint, CheckpointStore, HandlerRegistry, Life, Lives, LivesOfAll, RegisteredInterest, Registration, Start,
+    Suspect,
 };
 use crate::backfill::{Job, JobStore, Scanned, Seen};
 use crate::event::Timestamp;
-use crate::fleet::{Fleet, Lease, LeaseKey};
+use crate::fleet::{Fleet, Lease, LeaseKey, MemberId};
 use crate::handler::HandlerName;
 use crate::storage::StorageError;
 use crate::stream::ShardId;
@@ -28,7 +29,8 @@ pub(super) struct Rows {
     jobs: BTreeMap<HandlerName, Job>,
     progress: BTreeMap<HandlerName, BTreeMap<ShardId, Scanned>>,
     seen: BTreeMap<HandlerName, Seen>,
-    lives: BTreeMap<HandlerName, Life>,
+    needs: BTreeMap<HandlerName, String>,
+    lives: BTreeMap<(MemberId, HandlerName), Life>,
     pub(super) fleet: Fleet,
     pub(super) leases: BTreeMap<LeaseKey, (Lease, Option<Checkpoint>)>,
 }
@@ -38,28 +40,19 @@ impl MemoryRelayTable {
         act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The checkpoints of a handler, as they stand.
+    /// The checkpoints that were saved without a lease, as they stand: those of lanes that run for themselves.
     #[must_use]
-    pub fn checkpoints(&self, handler: &HandlerName) -> BTreeMap<ShardId, Checkpoint> {
+    pub fn saved(&self, handler: &HandlerName) -> BTreeMap<ShardId, Checkpoint> {
         self.with(|rows| rows.checkpoints.get(handler).cloned().unwrap_or_default())
     }
 }
 
 #[async_trait]
 impl CheckpointStore for MemoryRelayTable {
-    async fn load(&self, handler: &HandlerName) -> Result<BTreeMap<ShardId, Checkpoint>, StorageError> {
-        Ok(self.checkpoints(handler))
-    }
-
     async fn save(&self, handler: &HandlerName, shard: &ShardId, checkpoint: &Checkpoint) -> Result<(), StorageError> {
         self.with(|rows| {
             rows.checkpoints.entry(handler.clone()).or_default().insert(shard.clone(), checkpoint.clone())
         });
-        Ok(())
-    }
-
-    async fn forget(&self, handler: &HandlerName, shard: &ShardId) -> Result<(), StorageError> {
-        self.with(|rows| rows.checkpoints.entry(handler.clone()).or_default().remove(shard));
         Ok(())
     }
 }
@@ -127,31 +120,74 @@ impl JobStore for MemoryRelayTable {
         self.with(|rows| rows.seen.insert(handler.clone(), seen.clone()));
         Ok(())
     }
+
+    async fn need(&self, handler: &HandlerName) -> Result<Option<String>, StorageError> {
+        Ok(self.with(|rows| rows.needs.get(handler).cloned()))
+    }
+
+    async fn put_need(&self, handler: &HandlerName, reason: &str) -> Result<(), StorageError> {
+        self.with(|rows| {
+            rows.needs.insert(handler.clone(), reason.to_owned());
+            rows.fleet.lineage += 1;
+        });
+        Ok(())
+    }
+
+    async fn forget_need(&self, handler: &HandlerName) -> Result<(), StorageError> {
+        self.with(|rows| rows.needs.remove(handler));
+        Ok(())
+    }
+}
+
+/// One member's notes.
+struct MemberLives {
+    table: MemoryRelayTable,
+    member: MemberId,
+}
+
+impl MemberLives {
+    fn with(&self, handler: &HandlerName, act: impl FnOnce(&mut Life)) {
+        let key = (self.member.clone(), handler.clone());
+        self.table.with(|rows| act(rows.lives.entry(key).or_default()));
+    }
 }
 
 #[async_trait]
-impl Lives for MemoryRelayTable {
-    async fn begin(&self, handler: &HandlerName) -> Result<Life, StorageError> {
-        Ok(self.with(|rows| {
-            let life = rows.lives.entry(handler.clone()).or_default();
-            let before = life.clone();
-            life.unclean = true;
-            before
-        }))
+impl LivesOfAll for MemoryRelayTable {
+    fn notes_of(&self, member: &MemberId) -> Arc<dyn Lives> {
+        Arc::new(MemberLives { table: self.clone(), member: member.clone() })
+    }
+
+    async fn of(&self, member: &MemberId, handler: &HandlerName) -> Result<Life, StorageError> {
+        let key = (member.clone(), handler.clone());
+        Ok(self.with(|rows| rows.lives.get(&key).cloned().unwrap_or_default()))
+    }
+
+    async fn forget(&self, member: &MemberId, handler: &HandlerName) -> Result<(), StorageError> {
+        self.with(|rows| rows.lives.remove(&(member.clone(), handler.clone())));
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Lives for MemberLives {
+    async fn begin(&self, handler: &HandlerName) -> Result<(), StorageError> {
+        self.with(handler, |life| life.unclean = true);
+        Ok(())
     }
 
     async fn suspect(&self, handler: &HandlerName, suspect: &Suspect) -> Result<(), StorageError> {
-        self.with(|rows| rows.lives.entry(handler.clone()).or_default().suspect = Some(suspect.clone()));
+        self.with(handler, |life| life.suspect = Some(suspect.clone()));
         Ok(())
     }
 
     async fn clear(&self, handler: &HandlerName) -> Result<(), StorageError> {
-        self.with(|rows| rows.lives.entry(handler.clone()).or_default().suspect = None);
+        self.with(handler, |life| life.suspect = None);
         Ok(())
     }
 
     async fn end(&self, handler: &HandlerName) -> Result<(), StorageError> {
-        self.with(|rows| rows.lives.insert(handler.clone(), Life::default()));
+        self.with(handler, |life| *life = Life::default());
         Ok(())
     }
 }

@@ -7,7 +7,9 @@ use async_trait::async_trait;
 
 use super::memory::Rows;
 use super::{Checkpoint, MemoryRelayTable};
-use crate::fleet::{Changed, Fleet, FleetStore, JoinError, Lease, LeaseKey, Member, MemberId, Taken, ViewAction};
+use crate::fleet::{
+    Changed, Fleet, FleetStore, JoinError, Lease, LeaseKey, Member, MemberId, Report, Taken, ViewAction,
+};
 use crate::handler::HandlerName;
 use crate::storage::StorageError;
 use crate::stream::ShardId;
@@ -48,7 +50,7 @@ impl FleetStore for MemoryRelayTable {
         Ok(())
     }
 
-    async fn renew(&self, member: &Member) -> Result<bool, StorageError> {
+    async fn renew(&self, member: &Member, _: &Report) -> Result<bool, StorageError> {
         Ok(self.with(|rows| {
             let Some(row) = rows.member(&member.id).filter(|row| !row.dead) else { return false };
             (row.counter, row.view, row.leaving) = (row.counter + 1, member.view, member.leaving);

@@ -5,7 +5,6 @@
 //! optimisation: losing it costs re-reading, never an event. The registry is not: a handler's start is written before
 //! anything is read and never changes.
 
-mod checkpoints;
 mod handlers;
 mod interests;
 mod jobs;
@@ -15,17 +14,21 @@ mod lives;
 mod members;
 mod memory;
 mod memory_fleet;
+mod overview;
 mod removal;
 mod table;
 
 pub use memory::MemoryRelayTable;
+pub use overview::{LeaseRow, RollCall};
 pub use table::RelayTable;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use crate::event::{Root, Sequence, Timestamp};
+use crate::fleet::MemberId;
 use crate::handler::HandlerName;
 use crate::storage::StorageError;
 use crate::stream::{ShardId, StreamSequence};
@@ -39,15 +42,11 @@ pub enum Checkpoint {
     Finished,
 }
 
-/// Keeps the checkpoints.
+/// Where lanes write how far they have come.
 #[async_trait]
 pub trait CheckpointStore: Send + Sync {
-    /// All checkpoints of a handler.
-    async fn load(&self, handler: &HandlerName) -> Result<BTreeMap<ShardId, Checkpoint>, StorageError>;
-    /// Sets one.
+    /// Sets a checkpoint.
     async fn save(&self, handler: &HandlerName, shard: &ShardId, checkpoint: &Checkpoint) -> Result<(), StorageError>;
-    /// Removes the checkpoints of a shard that the stream no longer has.
-    async fn forget(&self, handler: &HandlerName, shard: &ShardId) -> Result<(), StorageError>;
 }
 
 /// Where a handler that was never seen before starts.
@@ -132,15 +131,26 @@ pub struct Life {
     pub suspect: Option<Suspect>,
 }
 
-/// Keeps how the lives of handlers begin and end.
+/// Keeps how the lives of one replica's handlers go: the port of its lanes.
 #[async_trait]
 pub trait Lives: Send + Sync {
-    /// Notes that a life begins; answers how the one before ended.
-    async fn begin(&self, handler: &HandlerName) -> Result<Life, StorageError>;
+    /// Notes that a life begins.
+    async fn begin(&self, handler: &HandlerName) -> Result<(), StorageError>;
     /// Notes the event that the handler is about to be given.
     async fn suspect(&self, handler: &HandlerName, suspect: &Suspect) -> Result<(), StorageError>;
     /// Forgets it.
     async fn clear(&self, handler: &HandlerName) -> Result<(), StorageError>;
     /// Notes that the life ended as it should.
     async fn end(&self, handler: &HandlerName) -> Result<(), StorageError>;
+}
+
+/// Keeps the lives of all replicas.
+#[async_trait]
+pub trait LivesOfAll: Send + Sync {
+    /// Where this member notes its own.
+    fn notes_of(&self, member: &MemberId) -> Arc<dyn Lives>;
+    /// How a handler's life in a member went: unclean when its end was not noted.
+    async fn of(&self, member: &MemberId, handler: &HandlerName) -> Result<Life, StorageError>;
+    /// Forgets it.
+    async fn forget(&self, member: &MemberId, handler: &HandlerName) -> Result<(), StorageError>;
 }

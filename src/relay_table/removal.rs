@@ -8,8 +8,8 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use super::RelayTable;
 use super::handlers::{HANDLERS, PAUSED};
 use super::interests::INTERESTS;
-use super::jobs::{JOBS, SEEN};
-use super::lives::LIVES;
+use super::jobs::{JOBS, NEEDS, SEEN};
+use super::lease_row::{PARTS, part_key};
 use super::table::SK;
 use crate::event::escape;
 use crate::handler::HandlerName;
@@ -20,7 +20,7 @@ use crate::storage::call::text_of;
 const CALLS_AT_ONCE: usize = 8;
 
 /// The partitions that each handler has of its own: what their keys begin with.
-const OWN_PARTITIONS: [&str; 5] = ["checkpoints", "progress", "marks", "skipped", "rewound"];
+const OWN_PARTITIONS: [&str; 4] = ["progress", "marks", "skipped", "rewound"];
 
 impl RelayTable {
     /// All handlers that have ever run and were not removed, by name.
@@ -38,8 +38,8 @@ impl RelayTable {
     /// # Errors
     /// As a call failed; it can be made again.
     pub async fn forget_handler(&self, handler: &HandlerName) -> Result<(), StorageError> {
-        for partition in OWN_PARTITIONS {
-            let pk = format!("{partition}#{}", escape(handler.as_str()));
+        let own = OWN_PARTITIONS.iter().map(|partition| format!("{partition}#{}", escape(handler.as_str())));
+        for pk in own.chain((0..PARTS).map(|part| part_key(handler, part))) {
             // What was removed is gone from the first page.
             loop {
                 let (rows, next) = self.page(&pk, None).await?;
@@ -51,7 +51,8 @@ impl RelayTable {
                 }
             }
         }
-        for pk in [JOBS, SEEN, LIVES, PAUSED, INTERESTS, HANDLERS] {
+        self.forget_lives(handler).await?;
+        for pk in [JOBS, SEEN, NEEDS, PAUSED, INTERESTS, HANDLERS] {
             self.remove(pk, handler.as_str()).await?;
         }
         Ok(())

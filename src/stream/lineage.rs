@@ -14,6 +14,8 @@ pub struct Lineage {
     parents: BTreeMap<ShardId, Option<ShardId>>,
     opened: BTreeSet<ShardId>,
     finished: BTreeSet<ShardId>,
+    /// Opened at any time in this process, and still listed.
+    here: BTreeSet<ShardId>,
 }
 
 impl Lineage {
@@ -39,22 +41,31 @@ impl Lineage {
         forgotten.extend(self.parents.keys().filter(|shard| gone(shard)).cloned());
         self.parents.retain(|shard, _| !forgotten.contains(shard));
         self.finished.retain(|shard| !forgotten.contains(shard));
+        self.here.retain(|shard| !forgotten.contains(shard));
         forgotten.into_iter().collect()
     }
 
-    /// The shards that may be opened now; they count as opened from here on.
-    pub fn open_next(&mut self) -> Vec<ShardId> {
+    /// The shards among these that may be opened now; they count as opened from here on.
+    pub fn open_next(&mut self, among: impl Fn(&ShardId) -> bool) -> Vec<ShardId> {
         let ready: Vec<ShardId> = (self.parents.iter())
             .filter(|(shard, _)| !self.opened.contains(*shard) && !self.finished.contains(*shard))
             .filter(|(_, parent)| parent.as_ref().is_none_or(|parent| self.is_behind(parent)))
+            .filter(|(shard, _)| among(shard))
             .map(|(shard, _)| shard.clone())
             .collect();
         self.opened.extend(ready.iter().cloned());
+        self.here.extend(ready.iter().cloned());
         ready
     }
 
     fn is_behind(&self, parent: &ShardId) -> bool {
         self.finished.contains(parent) || !self.parents.contains_key(parent)
+    }
+
+    /// A shard is not read here any more, and not finished.
+    pub fn close(&mut self, shard: &ShardId) {
+        self.opened.remove(shard);
+        self.here.remove(shard);
     }
 
     /// The handler has finished a shard: all of it is covered.
@@ -73,6 +84,12 @@ impl Lineage {
     #[must_use]
     pub fn has_child(&self, shard: &ShardId) -> bool {
         self.parents.values().any(|parent| parent.as_ref() == Some(shard))
+    }
+
+    /// Whether a shard is being read here, or was finished here.
+    #[must_use]
+    pub fn was_opened(&self, shard: &ShardId) -> bool {
+        self.here.contains(shard)
     }
 
     /// Shards being read.
@@ -99,37 +116,37 @@ mod tests {
     fn children_wait_for_their_parent() {
         let mut lineage = Lineage::default();
         lineage.observe(&[shard(2, Some(1)), shard(1, None), shard(3, Some(1)), shard(4, Some(2))]);
-        assert_eq!(lineage.open_next(), [id(1)]);
-        assert_eq!(lineage.open_next(), []);
+        assert_eq!(lineage.open_next(|_| true), [id(1)]);
+        assert_eq!(lineage.open_next(|_| true), []);
         lineage.finish(&id(1));
-        assert_eq!(lineage.open_next(), [id(2), id(3)]);
+        assert_eq!(lineage.open_next(|_| true), [id(2), id(3)]);
         lineage.finish(&id(2));
-        assert_eq!(lineage.open_next(), [id(4)]);
-        assert_eq!(lineage.open_next(), []);
+        assert_eq!(lineage.open_next(|_| true), [id(4)]);
+        assert_eq!(lineage.open_next(|_| true), []);
     }
 
     #[test]
     fn an_absent_parent_holds_nobody() {
         let mut lineage = Lineage::default();
         lineage.observe(&[shard(7, Some(3))]);
-        assert_eq!(lineage.open_next(), [id(7)]);
+        assert_eq!(lineage.open_next(|_| true), [id(7)]);
     }
 
     #[test]
     fn what_was_finished_before_stays_finished() {
         let mut lineage = Lineage::with_finished([id(1)]);
         lineage.observe(&[shard(1, None), shard(2, Some(1))]);
-        assert_eq!(lineage.open_next(), [id(2)]);
+        assert_eq!(lineage.open_next(|_| true), [id(2)]);
     }
 
     #[test]
     fn a_shard_that_leaves_the_stream_frees_its_children_and_is_forgotten() {
         let mut lineage = Lineage::with_finished([id(1)]);
         lineage.observe(&[shard(1, None), shard(2, Some(1)), shard(3, Some(2)), shard(5, Some(4)), shard(4, Some(3))]);
-        assert_eq!(lineage.open_next(), [id(2)]);
+        assert_eq!(lineage.open_next(|_| true), [id(2)]);
         let listed = [id(2), id(4), id(5)].into_iter().collect();
         assert_eq!(lineage.retain(&listed), [id(1), id(3)]);
-        assert_eq!(lineage.open_next(), [id(4)], "3 is gone, 5 waits for 4");
+        assert_eq!(lineage.open_next(|_| true), [id(4)], "3 is gone, 5 waits for 4");
         assert_eq!(lineage.waiting(), 1);
     }
 
@@ -147,7 +164,7 @@ mod tests {
             lineage.observe(&shards);
             let (mut opened, mut finished) = (BTreeSet::new(), BTreeSet::new());
             for pick in picks.iter().map(Some).chain(std::iter::repeat_n(None, shards.len() * 2)) {
-                for id in lineage.open_next() {
+                for id in lineage.open_next(|_| true) {
                     let shard = shards.iter().find(|shard| shard.id == id).unwrap();
                     prop_assert!(shard.parent.as_ref().is_none_or(|parent| finished.contains(parent)));
                     prop_assert!(opened.insert(id));

@@ -29,6 +29,7 @@ pub use reader::{Lost, ReaderEnd, ReaderParts, ShardReader};
 pub use sequence::{StreamPoint, StreamSequence};
 pub use shard::{Branch, Shard, ShardId};
 pub use source::{
-    Change, Fetched, Record, RecordPage, ShardIterator, ShardPage, ShardSource, StreamError, StreamSource,
+    Change, Fetched, Record, RecordPage, STREAM_RETENTION, ShardIterator, ShardPage, ShardSource, StreamError,
+    StreamSource,
 };
 pub use window::LaneId;

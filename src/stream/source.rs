@@ -1,11 +1,15 @@
 //! The port to a stream: list its shards, open an iterator, read records.
 
 use std::fmt;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::{Shard, ShardId, StreamPoint, StreamSequence};
 use crate::event::{Event, InvalidRow, Root, RowError, Timestamp};
+
+/// So long the stream keeps a record (`aws-facts` A).
+pub const STREAM_RETENTION: Duration = Duration::from_hours(24);
 
 /// What a record says.
 #[derive(Debug, Clone)]

@@ -46,6 +46,20 @@ pub mod names {
     pub const BUFFERED: &str = "angzarr_relay_buffered_bytes";
     /// Shards, by state.
     pub const SHARDS: &str = "angzarr_relay_shards_count";
+    /// Leases taken by this replica.
+    pub const LEASES_TAKEN: &str = "angzarr_relay_leases_taken_total";
+    /// Leases it has let go.
+    pub const LEASES_RELEASED: &str = "angzarr_relay_leases_released_total";
+    /// Leases that others took while it still held them.
+    pub const LEASES_LOST: &str = "angzarr_relay_leases_lost_total";
+    /// Replicas that this one has declared dead.
+    pub const MEMBERS_DECLARED_DEAD: &str = "angzarr_relay_members_declared_dead_total";
+    /// Renewals of its membership that failed.
+    pub const RENEWALS_MISSED: &str = "angzarr_relay_renewals_missed_total";
+    /// Times it was declared dead itself.
+    pub const MEMBERSHIP_LOST: &str = "angzarr_relay_memberships_lost_total";
+    /// How long it may start deliveries without another renewal.
+    pub const FENCE: &str = "angzarr_relay_fence_seconds";
     /// Times the stream had trimmed what was to be read.
     pub const STREAM_TRIMMED: &str = "angzarr_relay_stream_trimmed_total";
     /// Rows read by the scans of backfills and reconciles.
@@ -116,6 +130,13 @@ pub const METRICS: &[(&str, MetricKind, Unit, &[&str], &str)] = &[
     ),
     (names::BUFFERED, Gauge, Unit::Bytes, &[], "memory held by records and events"),
     (names::SHARDS, Gauge, Unit::Count, &["state"], "shards of the stream, by state"),
+    (names::LEASES_TAKEN, Counter, Unit::Count, &["handler"], "leases of shards and segments taken by this replica"),
+    (names::LEASES_RELEASED, Counter, Unit::Count, &["handler"], "leases handed over or let go"),
+    (names::LEASES_LOST, Counter, Unit::Count, &[], "leases that another replica took while this one still held them"),
+    (names::MEMBERS_DECLARED_DEAD, Counter, Unit::Count, &[], "replicas that this one found dead"),
+    (names::RENEWALS_MISSED, Counter, Unit::Count, &[], "renewals of the membership that failed"),
+    (names::MEMBERSHIP_LOST, Counter, Unit::Count, &[], "times this replica was declared dead and joined anew"),
+    (names::FENCE, Gauge, Unit::Seconds, &[], "time left in which deliveries may be started without another renewal"),
     (names::STREAM_TRIMMED, Counter, Unit::Count, &[], "times the stream had trimmed what was to be read"),
     (names::ROWS_SCANNED, Counter, Unit::Count, &["kind"], "rows read by backfills and reconciles, by what they were"),
     (names::JOBS_BEGUN, Counter, Unit::Count, &["handler", "kind"], "backfills and reconciles begun"),

@@ -5,10 +5,11 @@ use std::ops::Range;
 
 use angzarr_relay::aws::AwsClients;
 use angzarr_relay::backfill::{JobStore as _, Segment};
+use angzarr_relay::fleet::{FleetStore as _, Lease, LeaseKind, MemberId, Taken};
 use angzarr_relay::handler::HandlerName;
 use angzarr_relay::local::EmbeddedDynamo;
-use angzarr_relay::relay_table::{Checkpoint, CheckpointStore as _, RelayTable};
-use angzarr_relay::stream::ShardId;
+use angzarr_relay::relay_table::{Checkpoint, RelayTable};
+use angzarr_relay::stream::{Branch, ShardId};
 use angzarr_relay::time::Clock;
 use aws_sdk_dynamodb::types::{StreamSpecification, StreamViewType};
 use serde_json::Value;
@@ -78,7 +79,7 @@ impl Large {
     /// Where it stands on the shards of the stream.
     async fn stream_checkpoints(&self) -> BTreeMap<ShardId, Checkpoint> {
         let table = RelayTable::new(&self.house.aws, &self.house.names.relay, Clock::system());
-        let mut checkpoints = table.load(&Self::copy()).await.unwrap();
+        let mut checkpoints = table.checkpoints(&Self::copy()).await.unwrap();
         checkpoints.retain(|shard, _| Segment::of_shard(shard).is_none());
         checkpoints
     }
@@ -89,7 +90,7 @@ impl Large {
         let Some(job) = table.job(&Self::copy()).await.unwrap().filter(|job| job.finished_at.is_none()) else {
             return 0;
         };
-        let checkpoints = table.load(&Self::copy()).await.unwrap();
+        let checkpoints = table.checkpoints(&Self::copy()).await.unwrap();
         let segments = Segment::all(&Self::copy(), &job).into_iter().map(|segment| segment.shard());
         let rows = segments.filter_map(|segment| checkpoints.get(&segment)).map(|checkpoint| match checkpoint {
             Checkpoint::At(place) => place.row().unwrap().0,
@@ -184,10 +185,20 @@ async fn a_hundred_thousand_events_behind_a_trimmed_checkpoint_come_out_though_i
     large.fill(FOLLOWED..ROOTS, 0..BEFORE).await;
     // The shard it was reading is trimmed, as after a day.
     let table = RelayTable::new(&large.house.aws, &large.house.names.relay, Clock::system());
-    for (shard, checkpoint) in large.stream_checkpoints().await {
-        table.forget(&Large::copy(), &shard).await.unwrap();
-        let gone = ShardId::new("shardId-00000001600000000000-0a1b2c3d");
-        table.save(&Large::copy(), &gone, &checkpoint).await.unwrap();
+    let of_shards = |lease: &Lease| lease.kind == LeaseKind::Shard;
+    let read: Vec<Lease> = table.leases(&Large::copy()).await.unwrap().into_iter().filter(of_shards).collect();
+    let checkpoints = large.stream_checkpoints().await;
+    for lease in read {
+        assert!(table.forget(&lease).await.unwrap());
+        let shard = ShardId::new("shardId-00000001600000000000-0a1b2c3d");
+        let gone = Lease::new(Large::copy(), shard.clone(), LeaseKind::Shard, Branch::of(&shard), None);
+        table.add(std::slice::from_ref(&gone)).await.unwrap();
+        let owner = MemberId::new("test~1");
+        let held = gone.taken(&owner);
+        assert!(table.change(&gone, &held).await.unwrap().is_some());
+        let taken = Taken { owner, epoch: held.epoch };
+        assert!(table.checkpoint(&gone.key(), &taken, &checkpoints[&lease.shard]).await.unwrap());
+        assert!(table.change(&held, &held.released(true)).await.unwrap().is_some());
     }
     large.does_its_job("reconcile").await;
 }

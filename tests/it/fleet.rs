@@ -1,10 +1,11 @@
 //! The rows of the fleet: each change under its condition, on both DynamoDBs and in memory alike.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use angzarr_relay::aws::AwsClients;
 use angzarr_relay::fleet::{
-    Changed, Epoch, FleetStore, JoinError, Lease, LeaseKey, LeaseKind, Member, MemberId, Taken, View, ViewAction,
+    Changed, Epoch, FleetStore, JoinError, Lease, LeaseKey, LeaseKind, Member, MemberId, Report, Taken, View,
+    ViewAction,
 };
 use angzarr_relay::handler::HandlerName;
 use angzarr_relay::relay_table::{Checkpoint, MemoryRelayTable, RelayTable};
@@ -69,7 +70,8 @@ async fn members_come_renew_and_are_declared_dead(aws: &AwsClients, prefix: &str
         store.join(&one).await.unwrap();
         store.join(&two).await.unwrap();
         (one.view, one.leaving) = (3, true);
-        assert!(store.renew(&one).await.unwrap());
+        let report = Report { lags_secs: BTreeMap::from([(handler(), 7)]) };
+        assert!(store.renew(&one, &report).await.unwrap());
         let fleet = store.fleet().await.unwrap();
         one.counter = 2;
         assert_eq!(fleet.members, [one.clone(), two.clone()]);
@@ -78,10 +80,10 @@ async fn members_come_renew_and_are_declared_dead(aws: &AwsClients, prefix: &str
         assert!(!store.keep(&dead(1)).await.unwrap(), "it has renewed since");
         assert!(!store.keep(&ViewAction::Remove(one.id.clone())).await.unwrap(), "it lives");
         assert!(store.keep(&dead(2)).await.unwrap());
-        assert!(!store.renew(&one).await.unwrap(), "it was declared dead");
+        assert!(!store.renew(&one, &report).await.unwrap(), "it was declared dead");
         assert!(!store.fleet().await.unwrap().is_alive(&one.id));
         assert!(store.keep(&ViewAction::Remove(one.id.clone())).await.unwrap());
-        assert!(!store.renew(&one).await.unwrap(), "its row is gone");
+        assert!(!store.renew(&one, &report).await.unwrap(), "its row is gone");
         store.leave(&two.id).await.unwrap();
         store.leave(&two.id).await.unwrap();
         assert_eq!(store.fleet().await.unwrap().members, []);

@@ -20,7 +20,8 @@ use tokio::time::{sleep, timeout};
 use crate::embedded::{clients, event, root, tables};
 use crate::support::{DynamoDbLocal, KinesisMock, RelayProcess, free_port};
 
-const STREAM: &str = "orders";
+/// The Kinesis stream that everything comes out of.
+pub(crate) const STREAM: &str = "orders";
 
 /// A bound on waiting for an outcome; far above what any machine needs.
 const DEADLINE: Duration = Duration::from_mins(8);
@@ -53,6 +54,7 @@ impl House {
             [relay]
             poll_interval_max = "250ms"
             reconcile_interval = "1s"
+            lease_duration = "2s"
             [backfill]
             max_rcu = 100
             [telemetry]
@@ -116,8 +118,7 @@ impl House {
     pub(crate) async fn killed(&self, roots: u64) -> Kill {
         let mut output = Output::open(&self.aws).await;
         output.read_to_end(&self.aws).await;
-        let seen = output.roots.iter().map(|(root, all)| (root.clone(), all.len())).collect();
-        (seen, self.positions(roots).await)
+        (output.seen(), self.positions(roots).await)
     }
 
     async fn positions(&self, roots: u64) -> BTreeMap<String, u64> {
@@ -190,6 +191,11 @@ impl Output {
             *iterator = answer.next_shard_iterator;
         }
         answered
+    }
+
+    /// How many events of each root have come out.
+    pub(crate) fn seen(&self) -> BTreeMap<String, usize> {
+        self.roots.iter().map(|(root, all)| (root.clone(), all.len())).collect()
     }
 
     /// Reads until every shard has nothing more.

@@ -6,8 +6,9 @@
 use std::collections::BTreeSet;
 
 use angzarr_relay::aws::AwsClients;
+use angzarr_relay::fleet::FleetStore as _;
 use angzarr_relay::handler::HandlerName;
-use angzarr_relay::relay_table::{Checkpoint, CheckpointStore as _, RelayTable};
+use angzarr_relay::relay_table::{Checkpoint, RelayTable};
 use angzarr_relay::storage::TableNames;
 use angzarr_relay::stream::{
     Change, DynamoStream, RecordPage, Shard, ShardId, ShardIterator, ShardSource as _, StreamError, StreamPoint,
@@ -172,7 +173,7 @@ async fn a_relay_follows_a_stream_that_rolls_three_times_and_stops_on_the_way() 
         .collect();
     assert!(parents.len() >= 3, "{parents:?}");
     let relay_table = RelayTable::new(&table.aws, &TableNames::from_prefix(RelayHome::PREFIX).relay, Clock::system());
-    let checkpoints = relay_table.load(&HandlerName::new("audit").unwrap()).await.unwrap();
+    let checkpoints = relay_table.checkpoints(&HandlerName::new("audit").unwrap()).await.unwrap();
     for parent in parents {
         assert_eq!(checkpoints.get(&parent), Some(&Checkpoint::Finished), "{parent}: {checkpoints:?}");
     }

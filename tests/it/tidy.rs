@@ -31,7 +31,7 @@ const NEVER_IMPORTS: [(&str, &[&str]); 5] = [
 ];
 
 /// Files that decide and do no I/O.
-const PURE_FILES: [&str; 20] = [
+const PURE_FILES: [&str; 23] = [
     "sequencer.rs",
     "watermark.rs",
     "lineage.rs",
@@ -52,6 +52,9 @@ const PURE_FILES: [&str; 20] = [
     "cursor.rs",
     "range.rs",
     "rates.rs",
+    "unread.rs",
+    "problems.rs",
+    "shown.rs",
 ];
 const IMPURE: [&str; 3] = ["async ", "tokio::spawn", ".await"];
 

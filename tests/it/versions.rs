@@ -152,7 +152,7 @@ async fn a_new_version_is_built_beside_the_old_one_which_is_dropped_after() {
     assert_eq!(keys(&aws, &names.positions, "view#").await, 20);
     assert!(good(&home, &["versions", "drop", "view@1"]).contains("with its 20 positions"));
     assert_eq!(keys(&aws, &names.positions, "view#").await, 0);
-    assert_eq!(keys(&aws, &names.relay, "checkpoints#view#").await, 0);
+    assert_eq!(keys(&aws, &names.relay, "leases#view#").await, 0);
     assert_eq!(versions(&home), [(2, "complete".to_owned(), true)]);
     refused(&home, &["versions", "drop", "view"], "has never run");
     writer.append_to(0..20, 1).await;

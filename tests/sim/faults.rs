@@ -10,9 +10,7 @@ use angzarr_relay::backfill::{
 };
 use angzarr_relay::event::{Event, Root, Sequence, Timestamp};
 use angzarr_relay::handler::HandlerName;
-use angzarr_relay::relay_table::{
-    Checkpoint, CheckpointStore, HandlerRegistry, Life, Lives, RegisteredInterest, Registration, Start, Suspect,
-};
+use angzarr_relay::relay_table::{HandlerRegistry, RegisteredInterest, Registration, Start};
 use angzarr_relay::storage::{
     Advance, Advanced, EventSource, Mark, MarkStore, Marked, Marking, Pass, PositionStore, RowPage, Skip, Standing,
     StorageError,
@@ -28,7 +26,7 @@ use crate::world::World;
 
 /// All ports of the relay over one world.
 pub(crate) struct Faulty {
-    world: World,
+    pub(crate) world: World,
     percent: u64,
     last_page: Mutex<Option<(ShardIterator, RecordPage)>>,
 }
@@ -38,15 +36,20 @@ impl Faulty {
         Self { world, percent, last_page: Mutex::new(None) }
     }
 
-    fn strikes(&self) -> bool {
+    /// The same once more.
+    pub(crate) fn again(&self) -> Self {
+        Self::new(self.world.clone(), self.percent)
+    }
+
+    pub(crate) fn strikes(&self) -> bool {
         self.world.chance.percent(self.percent)
     }
 
-    async fn latency(&self) {
+    pub(crate) async fn latency(&self) {
         tokio::time::sleep(Duration::from_millis(1 + self.world.chance.below(20))).await;
     }
 
-    fn unavailable(&self, operation: &'static str) -> StorageError {
+    pub(crate) fn unavailable(&self, operation: &'static str) -> StorageError {
         self.world.happened("table unavailable");
         StorageError::Unavailable { operation, table: "simulated".into(), source: "simulated".into() }
     }
@@ -143,6 +146,21 @@ impl JobStore for Faulty {
             return Err(self.unavailable("PutItem"));
         }
         self.world.table.put_seen(handler, seen).await
+    }
+
+    async fn need(&self, handler: &HandlerName) -> Result<Option<String>, StorageError> {
+        self.world.table.need(handler).await
+    }
+
+    async fn put_need(&self, handler: &HandlerName, reason: &str) -> Result<(), StorageError> {
+        if self.strikes() {
+            return Err(self.unavailable("TransactWriteItems"));
+        }
+        self.world.table.put_need(handler, reason).await
+    }
+
+    async fn forget_need(&self, handler: &HandlerName) -> Result<(), StorageError> {
+        self.world.table.forget_need(handler).await
     }
 }
 
@@ -336,42 +354,6 @@ impl MarkStore for Faulty {
 }
 
 #[async_trait]
-impl CheckpointStore for Faulty {
-    async fn load(&self, handler: &HandlerName) -> Result<BTreeMap<ShardId, Checkpoint>, StorageError> {
-        self.latency().await;
-        if self.strikes() {
-            return Err(self.unavailable("Query"));
-        }
-        CheckpointStore::load(&self.world.table, handler).await
-    }
-
-    async fn save(&self, handler: &HandlerName, shard: &ShardId, checkpoint: &Checkpoint) -> Result<(), StorageError> {
-        self.latency().await;
-        if self.strikes() {
-            return Err(self.unavailable("UpdateItem"));
-        }
-        let through = match checkpoint {
-            Checkpoint::At(sequence) => {
-                let row = sequence.row().map(|(rows, _, _)| rows);
-                Some(row.unwrap_or_else(|| sequence.to_string().parse().unwrap()))
-            }
-            Checkpoint::Finished => None,
-        };
-        self.world.note(&format!("checkpoint {handler} {shard} {checkpoint:?}"));
-        self.world.check(|checker| checker.checkpoint(handler, shard.as_str(), through));
-        self.world.table.save(handler, shard, checkpoint).await?;
-        if self.strikes() {
-            return Err(self.unavailable("UpdateItem"));
-        }
-        Ok(())
-    }
-
-    async fn forget(&self, handler: &HandlerName, shard: &ShardId) -> Result<(), StorageError> {
-        self.world.table.forget(handler, shard).await
-    }
-}
-
-#[async_trait]
 impl HandlerRegistry for Faulty {
     async fn register(
         &self,
@@ -399,33 +381,5 @@ impl HandlerRegistry for Faulty {
 
     async fn paused(&self) -> Result<BTreeSet<HandlerName>, StorageError> {
         self.world.table.paused().await
-    }
-}
-
-#[async_trait]
-impl Lives for Faulty {
-    async fn begin(&self, handler: &HandlerName) -> Result<Life, StorageError> {
-        self.latency().await;
-        if self.strikes() {
-            return Err(self.unavailable("UpdateItem"));
-        }
-        self.world.table.begin(handler).await
-    }
-
-    async fn suspect(&self, handler: &HandlerName, suspect: &Suspect) -> Result<(), StorageError> {
-        self.latency().await;
-        if self.strikes() {
-            return Err(self.unavailable("UpdateItem"));
-        }
-        self.world.happened("event given alone");
-        self.world.table.suspect(handler, suspect).await
-    }
-
-    async fn clear(&self, handler: &HandlerName) -> Result<(), StorageError> {
-        self.world.table.clear(handler).await
-    }
-
-    async fn end(&self, handler: &HandlerName) -> Result<(), StorageError> {
-        self.world.table.end(handler).await
     }
 }

@@ -4,16 +4,17 @@
 
 use std::collections::BTreeMap;
 use std::future::pending;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use angzarr_relay::backfill::{JobStore as _, MemoryScan, ScanProgress, Seen};
 use angzarr_relay::event::{Event, Root, Sequence, Timestamp};
+use angzarr_relay::fleet::FleetStore;
 use angzarr_relay::handler::{Accepted, Handler, HandlerError, HandlerName, RootBatch};
 use angzarr_relay::lane::{LaneSettings, OnFailure, Subscription};
 use angzarr_relay::relay::{HandlerSpec, OnTrim, Relay, RelayPorts, RelaySettings};
-use angzarr_relay::relay_table::{Life, Lives as _, MemoryRelayTable, Start};
+use angzarr_relay::relay_table::{MemoryRelayTable, Start};
 use angzarr_relay::storage::{
     Advance, Advanced, MarkState, MarkStore as _, Marked, MemoryEvents, MemoryPositions, PositionStore, Preloaded,
     Standing, StorageError,
@@ -39,6 +40,7 @@ struct Store {
     start: Start,
     settings: RelaySettings,
     on_failure: OnFailure,
+    lives: AtomicU64,
 }
 
 fn root(number: u64) -> Root {
@@ -66,8 +68,8 @@ impl Store {
         let (events, positions, table) = Default::default();
         // Within the stream: nothing is to be built from the table first.
         let (start, settings) = (Start::At(began_at()), RelaySettings::default());
-        let (health, on_failure) = (Health::default(), OnFailure::Block);
-        Self { events, stream, positions, table, shard, clock, health, start, settings, on_failure }
+        let (health, on_failure, lives) = (Health::default(), OnFailure::Block, AtomicU64::new(1));
+        Self { events, stream, positions, table, shard, clock, health, start, settings, on_failure, lives }
     }
 
     fn commit(&self, root: &Root, sequence: u64) -> Event {
@@ -105,10 +107,11 @@ impl Store {
             events: Arc::new(self.events.clone()),
             positions: Arc::new(self.positions.clone()),
             marks: Arc::new(self.positions.clone()),
-            checkpoints: Arc::new(self.table.clone()),
+            fleet: Arc::new(self.table.clone()),
             registry: Arc::new(self.table.clone()),
             clock: self.clock.clone(),
-            random: Random::seeded(1),
+            // Each life has an id of its own.
+            random: Random::seeded(self.lives.fetch_add(1, Ordering::Relaxed)),
             health: self.health.clone(),
         }
     }
@@ -249,7 +252,7 @@ async fn a_root_that_fails_holds_no_other_and_goes_on_when_it_is_mended() {
     other.until(500, 5 * SECOND).await;
     view.until(450, 5 * SECOND).await;
     assert!(view.of(&root(3)).len() <= 7, "{:?}", view.of(&root(3)));
-    let checkpoint = store.table.checkpoints(&name("view"));
+    let checkpoint = FleetStore::checkpoints(&store.table, &name("view")).await.unwrap();
     assert!(checkpoint.is_empty(), "a stopped root holds its handler's checkpoint: {checkpoint:?}");
     *mended.lock().unwrap() = true;
     view.until(500, 120 * SECOND).await;
@@ -463,7 +466,6 @@ async fn exactly_the_root_that_ends_the_process_is_parked() {
     until_taken(&recorder, &roots[0], 3).await;
     cancel.cancel();
     running.await.unwrap();
-    assert_eq!(store.table.begin(&view).await.unwrap(), Life::default());
 }
 
 #[tokio::test(start_paused = true)]

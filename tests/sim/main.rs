@@ -7,6 +7,7 @@
 
 mod checker;
 mod faults;
+mod faulty_fleet;
 mod isolation;
 mod receiver;
 mod scenario;

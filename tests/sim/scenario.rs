@@ -187,7 +187,7 @@ fn relay(plan: &Plan, world: &World, began: Instant) -> Relay {
         events: ports.clone(),
         positions: ports.clone(),
         marks: ports.clone(),
-        checkpoints: ports.clone(),
+        fleet: ports.clone(),
         registry: ports,
         clock: world.clock.clone(),
         random: world.chance.clone(),

@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use super::process::free_port;
 use super::relay_process::RelayProcess;
 
+/// As short as a busy machine allows.
+const LEASE_DURATION: &str = "lease_duration = \"2s\"";
+
 /// A folder for one relay; gone when dropped.
 #[derive(Debug)]
 pub(crate) struct RelayHome {
@@ -36,6 +39,9 @@ impl RelayHome {
     /// The same with another endpoint for DynamoDB Streams.
     pub(crate) fn configure_with_streams(&self, dynamodb: &str, streams: &str, rest: &str) {
         let rest = rest.replace("HOME", self.folder.path().to_str().unwrap());
+        // One that is killed is started again: it waits until its last life's leases have run out.
+        let lease = if rest.contains("lease_duration") { "" } else { LEASE_DURATION };
+        let rest = rest.replacen("[relay]", &format!("[relay]\n{lease}"), 1);
         let text = format!(
             r#"
             [storage.dynamo]

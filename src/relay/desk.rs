@@ -1,0 +1,207 @@
+//! A handler's desk: what is done for a handler once in the whole fleet. It is compared with the stream, and its jobs are
+//! begun and closed.
+//!
+//! Whoever holds the lease of the desk does it. Leases of shards are added only once it is known what the handler needs,
+//! and not while it is built from the table: so no replica reads the stream for it before. Invariant: before a needed
+//! job is durable, nothing of what shows the need is forgotten.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::jobs::{JobPorts, Running};
+use crate::backfill::{self, Job, JobKind, Need, Seen};
+use crate::event::Timestamp;
+use crate::fleet::{FleetStore, Lease, LeaseKey, LeaseKind};
+use crate::handler::HandlerName;
+use crate::relay_table::Checkpoint;
+use crate::storage::StorageError;
+use crate::stream::{Branch, Shard, ShardId};
+
+/// The lease of a handler's desk.
+pub(super) fn desk_lease(handler: &HandlerName) -> Lease {
+    // Named after the handler, so that the desks of several handlers are spread over the members.
+    let branch = Branch::of(&ShardId::new(&format!("desk of {handler}")));
+    Lease::new(handler.clone(), ShardId::new(DESK), LeaseKind::Desk, branch, None)
+}
+
+/// What it is called among the shards.
+pub(super) const DESK: &str = "desk";
+
+/// One handler's desk, held by this replica.
+pub(super) struct Desk {
+    name: HandlerName,
+    started_at: Option<Timestamp>,
+    seen: Option<Seen>,
+    job: Option<Job>,
+    checkpoints: BTreeMap<ShardId, Checkpoint>,
+    running: Option<Running>,
+    pub(super) need: Need,
+    /// The stream it follows; none before its first sight of one.
+    pub(super) follows: Option<String>,
+}
+
+impl Desk {
+    /// Takes up a handler's desk: what another replica has left on it is in the tables.
+    pub(super) async fn take_up(
+        name: &HandlerName,
+        started_at: Option<Timestamp>,
+        ports: &JobPorts,
+        leases: &dyn FleetStore,
+    ) -> Result<Self, StorageError> {
+        let (checkpoints, seen, job) =
+            tokio::try_join!(leases.checkpoints(name), ports.store.seen(name), ports.store.job(name))?;
+        let (running, need, follows) = (None, None, None);
+        Ok(Self { name: name.clone(), started_at, seen, job, checkpoints, running, need, follows })
+    }
+
+    /// Learns which stream there is, and what that means for the handler.
+    pub(super) fn look(&mut self, stream: &str, listed: &BTreeSet<ShardId>, now: Timestamp) {
+        let need = match &self.follows {
+            Some(follows) if follows == stream => return,
+            Some(follows) => Some((JobKind::Reconcile, backfill::other_stream(follows))),
+            None => {
+                let Self { started_at, seen, job, checkpoints, .. } = &*self;
+                let (seen, job) = (seen.as_ref(), job.as_ref());
+                let known = backfill::Known { started_at: *started_at, seen, job, checkpoints };
+                backfill::at_first_sight(known, backfill::Listed { stream, shards: listed, now })
+            }
+        };
+        self.need = self.need.take().or(need);
+        self.follows = Some(stream.to_owned());
+    }
+
+    /// Notes what the handler needs because records were lost. Trimmed ones were 24 hours old: a job that began since then
+    /// finds them.
+    pub(super) fn misses(&mut self, need: Need, trimmed: bool, now: Timestamp) {
+        let finds = |running: &Running| now.since(running.job().started_at) < backfill::STREAM_KEEPS;
+        if !(trimmed && self.running.as_ref().is_some_and(finds)) {
+            self.need = self.need.take().or(need);
+        }
+    }
+
+    /// Whether its lanes may read shards of the stream: not before it is known what the handler needs, nor while it is
+    /// built from the table.
+    pub(super) fn reads_the_stream(&self) -> bool {
+        let held = self.running.as_ref().is_some_and(Running::holds)
+            || self.unfinished_job().is_some_and(|job| job.kind == JobKind::Backfill);
+        let to_be_held = matches!(self.need, Some((JobKind::Backfill, _)));
+        self.follows.is_some() && !held && !to_be_held
+    }
+
+    /// Whether nothing is to be done but to follow the stream.
+    pub(super) fn is_settled(&self) -> bool {
+        self.need.is_none() && self.unfinished_job().is_none() && self.reads_the_stream()
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.running.is_some() || self.need.is_some()
+    }
+
+    /// A job of an earlier life that was not taken up yet.
+    pub(super) fn unfinished_job(&self) -> Option<&Job> {
+        self.job.as_ref().filter(|job| job.finished_at.is_none())
+    }
+
+    /// The segments of the job under way, as shards without parents.
+    pub(super) fn segments(&self) -> Vec<Shard> {
+        self.running.as_ref().map(Running::segments).unwrap_or_default()
+    }
+
+    /// Goes on with the handler's job as far as it goes now; true when it has begun or ended one: leases are to be added.
+    pub(super) async fn work(
+        &mut self,
+        ports: &JobPorts,
+        leases: &BTreeMap<LeaseKey, Lease>,
+    ) -> Result<bool, StorageError> {
+        let Some(stream) = self.follows.clone() else { return Ok(false) };
+        let mut changed = false;
+        if let Some(job) = self.unfinished_job().cloned() {
+            self.running = Some(ports.resume(&self.name, job, &self.checkpoints).await?);
+            self.job = None;
+            changed = true;
+        }
+        if let Some(running) = &mut self.running {
+            for lease in leases.values().filter(|lease| lease.handler == self.name && lease.finished) {
+                running.finish(&lease.shard);
+            }
+            if running.is_complete() {
+                running.complete(ports).await?;
+                self.need = self.need.take().or_else(|| backfill::after_job(running.job(), ports.clock.now()));
+                self.job = Some(running.job().clone());
+                self.running = None;
+                changed = true;
+            } else {
+                running.log_now_and_then(ports).await;
+            }
+        }
+        if self.running.is_none()
+            && let Some((kind, reason)) = &self.need
+        {
+            self.running = Some(ports.begin(&self.name, (*kind, reason), &stream).await?);
+            ports.store.forget_need(&self.name).await?;
+            self.need = None;
+            changed = true;
+        }
+        Ok(changed)
+    }
+
+    /// The leases that are to be there and are not: of the job's segments, and of the shards that are listed.
+    pub(super) fn missing(&self, listed: &[Shard], leases: &BTreeMap<LeaseKey, Lease>) -> Vec<Lease> {
+        let is_there =
+            |shard: &ShardId| leases.contains_key(&LeaseKey { handler: self.name.clone(), shard: shard.clone() });
+        let segment = |shard: &Shard| {
+            Lease::new(self.name.clone(), shard.id.clone(), LeaseKind::Segment, Branch::of(&shard.id), None)
+        };
+        let mut missing: Vec<Lease> =
+            self.segments().iter().filter(|shard| !is_there(&shard.id)).map(segment).collect();
+        if !self.reads_the_stream() {
+            return missing;
+        }
+        let mut shards: Vec<&Shard> = listed.iter().filter(|shard| !is_there(&shard.id)).collect();
+        // Parents first: a child goes on with the branch of its parent.
+        shards.sort_by(|one, other| one.id.cmp(&other.id));
+        let of_handler = leases.values().filter(|lease| lease.handler == self.name && lease.kind == LeaseKind::Shard);
+        let mut branches: BTreeMap<ShardId, Branch> =
+            of_handler.clone().map(|lease| (lease.shard.clone(), lease.branch.clone())).collect();
+        let mut continued: BTreeSet<ShardId> = of_handler
+            .filter(|lease| lease.parent.as_ref().is_some_and(|parent| branches.get(parent) == Some(&lease.branch)))
+            .filter_map(|lease| lease.parent.clone())
+            .collect();
+        for shard in shards {
+            let inherited = shard.parent.as_ref().filter(|parent| !continued.contains(*parent));
+            let inherited = inherited.and_then(|parent| branches.get(parent)).cloned();
+            if let (Some(parent), true) = (&shard.parent, inherited.is_some()) {
+                continued.insert(parent.clone());
+            }
+            let branch = inherited.unwrap_or_else(|| Branch::of(&shard.id));
+            branches.insert(shard.id.clone(), branch.clone());
+            missing.push(Lease::new(
+                self.name.clone(),
+                shard.id.clone(),
+                LeaseKind::Shard,
+                branch,
+                shard.parent.clone(),
+            ));
+        }
+        missing
+    }
+
+    /// The leases whose shards are gone from the stream, or whose job is done: nobody needs them.
+    pub(super) fn outlived<'a>(
+        &self,
+        listed: &[Shard],
+        leases: &'a BTreeMap<LeaseKey, Lease>,
+    ) -> impl Iterator<Item = &'a Lease> {
+        let mut current: BTreeSet<ShardId> = listed.iter().map(|shard| shard.id.clone()).collect();
+        current.extend(self.segments().into_iter().map(|segment| segment.id));
+        let name = self.name.clone();
+        (leases.values())
+            .filter(move |lease| lease.handler == name && lease.kind != LeaseKind::Desk)
+            .filter(move |lease| !current.contains(&lease.shard) && (lease.finished || lease.owner.is_none()))
+    }
+
+    /// What is noted now and then: that the handler follows the stream.
+    pub(super) fn sight(&self, now: Timestamp) -> Option<Seen> {
+        let stream = self.follows.clone().filter(|_| self.need.is_none())?;
+        Some(Seen { at: now, stream })
+    }
+}

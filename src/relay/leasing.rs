@@ -1,0 +1,382 @@
+//! This replica's leases: the rows are read, what is due is written, and whoever opens and closes lanes is told.
+//!
+//! What is due is decided in `fleet`; renewing is left to `heart`, lanes to `shards`. Invariants: rows of leases are read
+//! before the rows of members that they are judged by; a lease is told as held only when the write that took it has
+//! succeeded; its closing is ordered before anybody else may take it, whatever became of the announcement.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, stream};
+use metrics::{counter, gauge};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, info, warn};
+
+use super::desk::DESK;
+use super::heart::Says;
+use super::shards::shown;
+use crate::fleet::{
+    Epoch, Fence, Fleet, FleetStore, Lease, LeaseAction, LeaseKey, MemberId, Planner, Taken, Timing, Unread,
+    ViewAction, ViewKeeper, Watch,
+};
+use crate::handler::HandlerName;
+use crate::lane::Progress;
+use crate::relay_table::Checkpoint;
+use crate::storage::StorageError;
+use crate::stream::{ShardId, with_causes};
+use crate::telemetry::{Health, names};
+use crate::time::Clock;
+
+/// Leases that are waited for are read so often, for as long as a hand-over may take.
+const QUICK: Duration = Duration::from_millis(100);
+
+/// Leases read in one such quick look; the rest waits for its turn.
+const QUICK_KEYS_MAX: usize = 100;
+
+/// Writes under way at once.
+const WRITES_AT_ONCE: usize = 16;
+
+/// The subject of leases in the health report.
+const LEASES: &str = "leases";
+
+/// What happens to leases, told to whoever opens and closes lanes.
+#[derive(Debug)]
+pub(super) enum LeaseEvent {
+    /// All leases of this relay's handlers, as they were just read.
+    Read(BTreeMap<LeaseKey, Lease>, Fleet),
+    /// This one is held from now on, taken from what it was before; and how far the handler has come.
+    Held { lease: Lease, before: Lease, checkpoint: Option<Checkpoint> },
+    /// This one, held since this epoch, is to be closed until then.
+    Close(LeaseKey, Epoch, Instant),
+    /// All that was due is done; nothing is held.
+    Left,
+}
+
+/// What is told back.
+#[derive(Debug)]
+pub(super) enum LeaseNote {
+    /// Everything on it, as it was held since this epoch, has ended.
+    Closed(LeaseKey, Epoch, bool),
+    /// The handler has finished it, durably.
+    Finished(LeaseKey),
+    /// Leases were added.
+    Added,
+    /// The relay stops: all is to be handed over.
+    Leave,
+}
+
+/// The owner and epoch of everything held, for whoever writes checkpoints.
+#[derive(Debug, Clone, Default)]
+pub(super) struct HeldLeases(Arc<Mutex<BTreeMap<LeaseKey, Taken>>>);
+
+impl HeldLeases {
+    fn with<T>(&self, act: impl FnOnce(&mut BTreeMap<LeaseKey, Taken>) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn get(&self, key: &LeaseKey) -> Option<Taken> {
+        self.with(|held| held.get(key).cloned())
+    }
+
+    /// It is not held any more, or finished; false when that was known.
+    pub(super) fn let_go(&self, key: &LeaseKey) -> bool {
+        self.with(|held| held.remove(key).is_some())
+    }
+}
+
+/// One incarnation's leases.
+pub(super) struct Leasing {
+    store: Arc<dyn FleetStore>,
+    me: MemberId,
+    handlers: Vec<HandlerName>,
+    progress: Vec<(HandlerName, Progress)>,
+    clock: Clock,
+    timing: Timing,
+    fence: Fence,
+    says: Says,
+    health: Health,
+    held: HeldLeases,
+    events: mpsc::UnboundedSender<LeaseEvent>,
+    planner: Planner,
+    keeper: ViewKeeper,
+    watch: Watch,
+    unread: Unread,
+    leases: BTreeMap<LeaseKey, Lease>,
+    /// The view and the lineage by which the leases were read; none when they are to be read again.
+    read_by: Option<(u64, u64)>,
+    /// Leases that this member is to have and another still holds, and until when they are looked at quickly.
+    wanted: (Vec<LeaseKey>, Instant),
+    leaving: bool,
+}
+
+/// Who a member is, and what it goes by.
+pub(super) struct LeasingParts {
+    pub(super) store: Arc<dyn FleetStore>,
+    pub(super) me: MemberId,
+    /// Its handlers, and how far each is.
+    pub(super) progress: Vec<(HandlerName, Progress)>,
+    pub(super) clock: Clock,
+    pub(super) timing: Timing,
+    pub(super) fence: Fence,
+    pub(super) says: Says,
+    pub(super) health: Health,
+    pub(super) held: HeldLeases,
+    pub(super) events: mpsc::UnboundedSender<LeaseEvent>,
+}
+
+impl Leasing {
+    pub(super) fn new(parts: LeasingParts) -> Self {
+        let LeasingParts { store, me, progress, clock, timing, fence, says, health, held, events } = parts;
+        let handlers: Vec<HandlerName> = progress.iter().map(|(handler, _)| handler.clone()).collect();
+        Self {
+            planner: Planner::new(me.clone(), handlers.clone()),
+            store,
+            me,
+            handlers,
+            progress,
+            clock,
+            timing,
+            fence,
+            says,
+            health,
+            held,
+            events,
+            keeper: ViewKeeper::default(),
+            watch: Watch::default(),
+            unread: Unread::default(),
+            leases: BTreeMap::new(),
+            read_by: None,
+            wanted: (Vec::new(), Instant::now()),
+            leaving: false,
+        }
+    }
+
+    /// Runs until everything is handed over after [`LeaseNote::Leave`]; dropped when the incarnation ends otherwise.
+    pub(super) async fn run(mut self, mut notes: mpsc::UnboundedReceiver<LeaseNote>) {
+        let mut look_at = Instant::now();
+        loop {
+            let quick_at =
+                (!self.wanted.0.is_empty() && Instant::now() < self.wanted.1).then(|| Instant::now() + QUICK);
+            tokio::select! {
+                biased;
+                told = notes.recv() => {
+                    let Some(note) = told else { return };
+                    self.note(note);
+                    while let Ok(note) = notes.try_recv() {
+                        self.note(note);
+                    }
+                    look_at = Instant::now();
+                }
+                () = sleep_until(quick_at.map_or(look_at, |at| at.min(look_at))) => {}
+            }
+            if Instant::now() < look_at && !self.look_quickly().await {
+                continue;
+            }
+            look_at = match self.look().await {
+                Ok(again) => {
+                    self.health.mended(LEASES);
+                    Instant::now() + if again { Duration::ZERO } else { self.timing.heartbeat }
+                }
+                Err(error) => {
+                    self.health.problem(LEASES, with_causes(&error));
+                    Instant::now() + self.timing.heartbeat
+                }
+            };
+            if self.leaving && self.planner.holdings().is_empty() {
+                if let Err(error) = self.store.leave(&self.me).await {
+                    debug!(error = %with_causes(&error), "this replica's row was not removed: the others find it dead");
+                }
+                self.events.send(LeaseEvent::Left).ok();
+                return;
+            }
+        }
+    }
+
+    fn note(&mut self, note: LeaseNote) {
+        match note {
+            LeaseNote::Closed(key, epoch, clean) => self.planner.closed(&key, epoch, clean),
+            LeaseNote::Finished(key) => {
+                self.let_go(&key);
+                self.read_by = None;
+            }
+            LeaseNote::Added => self.read_by = None,
+            LeaseNote::Leave => {
+                self.leaving = true;
+                self.says.leaves();
+            }
+        }
+    }
+
+    fn let_go(&mut self, key: &LeaseKey) {
+        self.planner.let_go(key);
+        self.held.let_go(key);
+    }
+
+    /// Looks at leases that are waited for; true when there is something to be done.
+    async fn look_quickly(&mut self) -> bool {
+        let keys: Vec<LeaseKey> = self.wanted.0.iter().take(QUICK_KEYS_MAX).cloned().collect();
+        let Ok(leases) = self.store.leases_of(&keys).await else { return false };
+        let mut changed = false;
+        for lease in leases {
+            changed |= self.leases.insert(lease.key(), lease.clone()).is_none_or(|before| before != lease);
+        }
+        changed
+    }
+
+    /// Reads what is to be read and does what is due; true when there is more to do at once.
+    async fn look(&mut self) -> Result<bool, StorageError> {
+        let mut fleet = self.store.fleet().await?;
+        let by = (fleet.view.version, fleet.lineage);
+        if self.read_by != Some(by) {
+            self.read_leases().await?;
+            // An owner that is not among the members is gone only if the members were read after its lease.
+            fleet = self.store.fleet().await?;
+            self.read_by = Some(by);
+            self.events.send(LeaseEvent::Read(self.leases.clone(), fleet.clone())).ok();
+        }
+        let now = Instant::now();
+        if let Some(mine) = fleet.members.iter_mut().find(|member| member.id == self.me) {
+            mine.leaving |= self.leaving;
+        }
+        self.watch.see_members(&fleet.members, now);
+        self.watch.see_leases(self.leases.values(), now);
+        let due = self.planner.plan(&fleet, &self.leases, (&self.watch, &self.timing), now);
+        self.says.goes_by(self.planner.view());
+        if due.wanted != self.wanted.0 {
+            self.wanted = (due.wanted, now + self.timing.overdue_after);
+        }
+        let mut again = self.keep_view(&fleet).await?;
+        again |= self.carry_out(due.actions).await;
+        self.watch_unread(&fleet).await?;
+        Ok(again)
+    }
+
+    /// Whoever has a handler's desk tells of its shards that nobody reads. Somebody may have taken them since they were
+    /// read: so they are read again, until somebody has.
+    async fn watch_unread(&mut self, fleet: &Fleet) -> Result<(), StorageError> {
+        let seen: Vec<LeaseKey> = self.unread.keys().take(QUICK_KEYS_MAX).cloned().collect();
+        if !seen.is_empty() && self.read_by.is_some() {
+            let read = self.store.leases_of(&seen).await?;
+            if read.len() < seen.len() {
+                // Some are gone, or were not answered.
+                self.read_by = None;
+            }
+            self.leases.extend(read.into_iter().map(|lease| (lease.key(), lease)));
+        }
+        let desk = |handler: &HandlerName| LeaseKey { handler: handler.clone(), shard: ShardId::new(DESK) };
+        let now = Instant::now();
+        self.unread.see(fleet, &self.leases, |handler| self.held.get(&desk(handler)).is_some(), now);
+        for (handler, progress) in &self.progress {
+            let since = self.unread.since(handler).map(|since| self.clock.now().minus(now - since));
+            progress.set_unread(since);
+        }
+        gauge!(names::SHARDS, "state" => "unread").set(shown(self.unread.count()));
+        Ok(())
+    }
+
+    async fn read_leases(&mut self) -> Result<(), StorageError> {
+        let mut leases = BTreeMap::new();
+        for handler in &self.handlers {
+            let read = self.store.leases(handler).await?;
+            leases.extend(read.into_iter().map(|lease| (lease.key(), lease)));
+        }
+        self.watch.retain_leases(|key| leases.contains_key(key));
+        self.leases = leases;
+        Ok(())
+    }
+
+    async fn keep_view(&mut self, fleet: &Fleet) -> Result<bool, StorageError> {
+        let due = self.keeper.decide(&self.me, fleet, (&self.watch, &self.timing), Instant::now());
+        let mut changed = false;
+        for action in due {
+            let done = self.store.keep(&action).await?;
+            changed |= done;
+            match action {
+                ViewAction::DeclareDead(member, _) if done => {
+                    counter!(names::MEMBERS_DECLARED_DEAD).increment(1);
+                    warn!(%member, "a replica has not renewed in time: its leases are taken over");
+                }
+                ViewAction::Put(view) if done => {
+                    info!(version = view.version, members = ?view.members, "the members of the fleet have changed");
+                }
+                _ => {}
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Carries out what is due; true when the rows turned out to be others than those read.
+    async fn carry_out(&mut self, actions: Vec<LeaseAction>) -> bool {
+        let mut stale = false;
+        let mut writes = Vec::new();
+        for action in actions {
+            match action {
+                // One that was finished may be gone before its lane has told.
+                LeaseAction::Lost(key) if !self.held.let_go(&key) => self.planner.let_go(&key),
+                LeaseAction::Lost(key) => {
+                    counter!(names::LEASES_LOST).increment(1);
+                    warn!(handler = %key.handler, shard = %key.shard, "a lease was taken by another replica: its lane ends at once");
+                    let epoch = self.planner.holdings().get(&key).map_or_else(Epoch::default, |holding| holding.epoch);
+                    self.let_go(&key);
+                    self.events.send(LeaseEvent::Close(key, epoch, Instant::now())).ok();
+                }
+                // One that is fenced takes nothing: it could not use it.
+                LeaseAction::Take(_) if !self.fence.is_open(Instant::now()) => {}
+                LeaseAction::Take(read) => writes.push((read.taken(&self.me), read)),
+                LeaseAction::Announce(read) => {
+                    let now = Instant::now();
+                    self.planner.announcing(&read.key(), &self.timing, now);
+                    self.events.send(LeaseEvent::Close(read.key(), read.epoch, now + self.timing.closes_within)).ok();
+                    writes.push((read.announced(), read));
+                }
+                LeaseAction::Release(read, clean) => writes.push((read.released(clean), read)),
+            }
+        }
+        let store = &self.store;
+        let written: Vec<_> = stream::iter(writes)
+            .map(|(changed, read)| async move {
+                let outcome = store.change(&read, &changed).await;
+                (read, changed, outcome)
+            })
+            .buffer_unordered(WRITES_AT_ONCE)
+            .collect()
+            .await;
+        for (read, changed, outcome) in written {
+            match outcome {
+                Ok(Some(row)) => self.changed(read, changed, row.checkpoint),
+                Ok(None) => {
+                    if changed.owner.is_none() {
+                        // It is somebody else's already.
+                        self.let_go(&read.key());
+                    }
+                    stale = true;
+                }
+                Err(error) => {
+                    self.health.problem(LEASES, with_causes(&error));
+                    self.read_by = None;
+                }
+            }
+        }
+        if stale {
+            self.read_by = None;
+        }
+        stale
+    }
+
+    fn changed(&mut self, before: Lease, lease: Lease, checkpoint: Option<Checkpoint>) {
+        let key = lease.key();
+        self.leases.insert(key.clone(), lease.clone());
+        if lease.owner.is_none() {
+            counter!(names::LEASES_RELEASED, "handler" => key.handler.as_str().to_owned()).increment(1);
+            self.let_go(&key);
+        } else if !lease.announced {
+            counter!(names::LEASES_TAKEN, "handler" => key.handler.as_str().to_owned()).increment(1);
+            debug!(handler = %key.handler, shard = %key.shard, epoch = %lease.epoch, from = ?before.owner, "took a lease");
+            self.planner.took(key.clone(), lease.epoch);
+            self.held.with(|held| held.insert(key, Taken { owner: self.me.clone(), epoch: lease.epoch }));
+            self.events.send(LeaseEvent::Held { lease, before, checkpoint }).ok();
+        }
+    }
+}
