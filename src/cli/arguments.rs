@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use super::LocalArgs;
 use super::{
     AppendArgs, AuditArgs, BackfillCommand, DoctorArgs, ParkedCommand, PauseArgs, PositionsArgs, ReadArgs, RewindArgs,
-    RunArgs, TablesCommand, VersionsCommand,
+    RunArgs, StatusArgs, TablesCommand, VersionsCommand,
 };
 use crate::event::{Root, RootError};
 use crate::handler::{HandlerName, HandlerNameError};
@@ -76,6 +76,8 @@ pub enum Command {
     /// Show how far the scans of the table are, or what one would cost
     #[command(subcommand)]
     Backfill(BackfillCommand),
+    /// Show replicas, handlers and leases, and what to do about what is wrong
+    Status(StatusArgs),
     /// Compare every root's newest event with what handlers have durably done
     Audit(AuditArgs),
     /// Check configuration, credentials, tables and streams, and say what mends them

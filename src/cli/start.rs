@@ -101,6 +101,7 @@ async fn run(cli: Cli, handlers: InProcessHandlers) -> Result<(), CliError> {
         Command::Rewind(args) => super::rewind::run(args, context).await,
         Command::Versions(command) => super::versions::run(command, context).await,
         Command::Backfill(command) => super::backfill::run(command, context).await,
+        Command::Status(args) => super::status::run(args, context).await,
         Command::Audit(args) => super::audit::run(args, context).await,
         Command::Doctor(args) => super::doctor::run(args, context).await,
     }
@@ -131,6 +132,7 @@ fn init_command_logs(command: &Command, config: &Config) -> Result<(), CliError>
         | Command::Rewind(_)
         | Command::Versions(_)
         | Command::Backfill(_)
+        | Command::Status(_)
         | Command::Audit(_)
         | Command::Doctor(_) => false,
     };
