@@ -70,7 +70,9 @@ pub fn at_first_sight(known: Known<'_>, listed: Listed<'_>) -> Need {
         }
         _ => {}
     }
-    let Some(seen) = known.seen else {
+    // One that was built follows the stream of its job, noted or not.
+    let built = known.job.map(|job| Seen { at: job.started_at, stream: job.stream.clone() });
+    let Some(seen) = known.seen.or(built.as_ref()) else {
         let within = known.started_at.is_some_and(|start| listed.holds(start));
         return (!within).then(|| (JobKind::Backfill, "the handler is new".to_owned()));
     };
@@ -179,6 +181,18 @@ mod tests {
             kind(&at_first_sight(known, Listed { stream: "now", shards: &shards, now: at(1000) }))
         };
         assert_eq!((since(990), since(984)), (None, Some(JobKind::Backfill)));
+    }
+
+    #[test]
+    fn one_that_was_built_is_not_new_though_nobody_noted_that_it_follows() {
+        let built = |hours, stream: &str| {
+            let mut job = Job::new(JobKind::Backfill, at(hours), 4, "the handler is new", stream);
+            job.finished_at = Some(at(hours));
+            kind(&Case { job: Some(job), ..Case::default() }.need())
+        };
+        assert_eq!(built(999, "now"), None);
+        assert_eq!(built(999, "before"), Some(JobKind::Reconcile));
+        assert_eq!(built(900, "now"), Some(JobKind::Reconcile), "it was away for too long");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+use super::Patience;
 use crate::handler::HandlerName;
 use crate::time::Random;
 
@@ -72,6 +73,8 @@ pub struct Member {
     pub handlers: BTreeSet<HandlerName>,
     /// The version of the program it runs.
     pub version: String,
+    /// How long the others wait for it, by its own configuration.
+    pub patience: Patience,
 }
 
 /// What a member tells people with each renewal; nothing is decided by it.

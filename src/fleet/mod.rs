@@ -25,7 +25,7 @@ pub use fence::Fence;
 pub use lease::{Epoch, Lease, LeaseKey, LeaseKind, Taken};
 pub use member::{Member, MemberId, Report};
 pub use plan::{Due, Holding, LeaseAction, Planner, Stage};
-pub use timing::{LEASE_DURATION_MAX, LEASE_DURATION_MIN, Timing};
+pub use timing::{LEASE_DURATION_MAX, LEASE_DURATION_MIN, Patience, Timing};
 pub use unread::Unread;
 pub use view::{Fleet, View, ViewAction, ViewKeeper};
 pub use watch::Watch;

@@ -14,8 +14,8 @@ use stateright::{Checker, Model, Property};
 use tokio::time::Instant;
 
 use super::{
-    Epoch, Fleet, Lease, LeaseAction, LeaseKey, LeaseKind, Member, MemberId, Planner, Stage, Timing, ViewAction,
-    ViewKeeper, Watch,
+    Epoch, Fleet, Lease, LeaseAction, LeaseKey, LeaseKind, Member, MemberId, Patience, Planner, Stage, Timing,
+    ViewAction, ViewKeeper, Watch,
 };
 use crate::handler::HandlerName;
 use crate::stream::{Branch, ShardId};
@@ -199,7 +199,16 @@ impl World {
     fn begin(&mut self, member: usize) {
         let (id, handlers) = (id(member), BTreeSet::from([handler()]));
         let version = String::new();
-        let row = Member { id: id.clone(), counter: 1, dead: false, leaving: false, view: 0, handlers, version };
+        let row = Member {
+            id: id.clone(),
+            counter: 1,
+            dead: false,
+            leaving: false,
+            view: 0,
+            handlers,
+            version,
+            patience: Patience::default(),
+        };
         self.fleet.members.push(row);
         self.fleet.members.sort_by(|one, other| one.id.cmp(&other.id));
         let planner = Planner::new(id, vec![handler()]);

@@ -150,6 +150,8 @@ impl Planner {
         match holding.stage {
             // The row may have been read before it was taken.
             _ if lease.epoch < holding.epoch => {}
+            // Finished by this member itself: its lane tells so.
+            _ if lease.finished && lease.epoch == holding.epoch => {}
             _ if !mine => actions.push(LeaseAction::Lost(key.clone())),
             Stage::Closed(clean) => actions.push(LeaseAction::Release(lease.clone(), clean)),
             Stage::Closing(_) => {}
@@ -184,7 +186,8 @@ impl Planner {
             }
             _ if !is_mine => {}
             Some(owner) if *owner != self.me && fleet.is_alive(owner) => {
-                if watch.overdue_at(lease, timing).is_some_and(|at| at <= now) {
+                let overdue_at = fleet.member(owner).and_then(|owner| watch.overdue_at(lease, owner, timing));
+                if overdue_at.is_some_and(|at| at <= now) {
                     due.actions.push(LeaseAction::Take(lease.clone()));
                 } else {
                     due.wanted.push(key.clone());
@@ -197,7 +200,9 @@ impl Planner {
     /// Whether the next owner knows the view by which it is one, or was waited for long enough.
     fn is_ready(&self, next: &MemberId, fleet: &Fleet, timing: &Timing, now: Instant) -> bool {
         let knows = fleet.member(next).is_some_and(|member| member.view >= fleet.view.version);
-        let waited = self.view.is_some_and(|(_, since)| now >= since + timing.heartbeat * READY_HEARTBEATS_MAX);
+        // With long heartbeats the time for hand-overs would be over before one began.
+        let ready_max = (timing.heartbeat * READY_HEARTBEATS_MAX).min(timing.closes_within / 2);
+        let waited = self.view.is_some_and(|(_, since)| now >= since + ready_max);
         knows || waited
     }
 

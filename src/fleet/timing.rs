@@ -30,6 +30,15 @@ pub struct Timing {
     pub overdue_after: Duration,
 }
 
+/// How long others wait for a member, as its row says: at the least, for their own intervals may be longer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Patience {
+    /// See [`Timing::expires_after`].
+    pub expires_after: Duration,
+    /// See [`Timing::overdue_after`].
+    pub overdue_after: Duration,
+}
+
 impl Timing {
     /// The intervals for leases that are taken over within `lease_duration` of a crash, and hand-overs that may take
     /// `hand_over`.
@@ -43,6 +52,23 @@ impl Timing {
             fences_after: heartbeat * (HEARTBEATS - 2),
             closes_within: hand_over,
             overdue_after: hand_over + heartbeat,
+        }
+    }
+
+    /// How long the others wait for a member that goes by these intervals.
+    #[must_use]
+    pub fn patience(&self) -> Patience {
+        Patience { expires_after: self.expires_after, overdue_after: self.overdue_after }
+    }
+
+    /// How an observer with these intervals waits for a member with those: the longer of both. In a deployment that changes
+    /// them, nobody is judged by what he does not go by.
+    #[must_use]
+    pub fn with(&self, member: Patience) -> Self {
+        Self {
+            expires_after: self.expires_after.max(member.expires_after),
+            overdue_after: self.overdue_after.max(member.overdue_after),
+            ..*self
         }
     }
 }
@@ -60,6 +86,13 @@ mod tests {
             assert!(timing.closes_within + timing.heartbeat <= timing.overdue_after);
             assert!(timing.heartbeat + timing.expires_after <= duration);
             assert!(timing.fences_after >= 3 * timing.heartbeat, "two renewals may fail");
+            for others in [1_000, 60_000] {
+                let observer = Timing::new(Duration::from_millis(others), Duration::from_millis(others));
+                let waits = observer.with(timing.patience());
+                assert!(timing.fences_after + timing.heartbeat <= waits.expires_after);
+                assert!(timing.closes_within + timing.heartbeat <= waits.overdue_after);
+                assert_eq!(waits.heartbeat, observer.heartbeat);
+            }
         }
     }
 }

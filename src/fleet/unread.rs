@@ -59,7 +59,7 @@ mod tests {
     use std::collections::BTreeSet;
     use std::time::Duration;
 
-    use crate::fleet::{Member, MemberId};
+    use crate::fleet::{Member, MemberId, Patience};
     use crate::stream::{Branch, ShardId};
 
     #[test]
@@ -77,6 +77,7 @@ mod tests {
             view: 1,
             handlers: BTreeSet::new(),
             version: String::new(),
+            patience: Patience::default(),
         };
         let fleet = Fleet { members: vec![member("alive", false), member("dead", true)], ..Fleet::default() };
         let owned = |lease: Lease, by: &str| Lease { owner: Some(MemberId::new(by)), ..lease };

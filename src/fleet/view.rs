@@ -132,8 +132,8 @@ mod tests {
     }
 
     fn member(name: &str, counter: u64) -> Member {
-        let (handlers, version) = Default::default();
-        Member { id: id(name), counter, dead: false, leaving: false, view: 0, handlers, version }
+        let (handlers, version, patience) = Default::default();
+        Member { id: id(name), counter, dead: false, leaving: false, view: 0, handlers, version, patience }
     }
 
     fn fleet(version: u64, agreed: &[&str], members: Vec<Member>) -> Fleet {

@@ -53,7 +53,7 @@ impl Watch {
     #[must_use]
     pub fn expires_at(&self, member: &Member, timing: &Timing) -> Option<Instant> {
         let (counter, since) = self.members.get(&member.id)?;
-        (*counter == member.counter).then(|| *since + timing.expires_after)
+        (*counter == member.counter).then(|| *since + timing.with(member.patience).expires_after)
     }
 
     /// Whether a member may be declared dead.
@@ -62,11 +62,11 @@ impl Watch {
         self.expires_at(member, timing).is_some_and(|at| at <= now)
     }
 
-    /// When anybody may take a lease whose hand-over was announced; none when it was not.
+    /// When anybody may take a lease whose hand-over was announced by `owner`; none when it was not.
     #[must_use]
-    pub fn overdue_at(&self, lease: &Lease, timing: &Timing) -> Option<Instant> {
+    pub fn overdue_at(&self, lease: &Lease, owner: &Member, timing: &Timing) -> Option<Instant> {
         let (epoch, since) = self.announced.get(&lease.key())?;
-        (lease.announced && *epoch == lease.epoch).then(|| *since + timing.overdue_after)
+        (lease.announced && *epoch == lease.epoch).then(|| *since + timing.with(owner.patience).overdue_after)
     }
 }
 

@@ -41,6 +41,8 @@ impl Durable {
 pub(crate) struct KnownMark {
     pub(crate) mark: Mark,
     pub(crate) as_of: Instant,
+    /// Something was let go of on its strength, and will be looked for.
+    pub(crate) looked_for: bool,
 }
 
 impl Deref for KnownMark {
@@ -244,7 +246,7 @@ impl Course {
             Some(mark) => Sequencer::ordered_back(mark.sequence),
             None => Sequencer::from_position(standing.position),
         };
-        self.mark = standing.mark.map(|mark| Box::new(KnownMark { mark, as_of }));
+        self.mark = standing.mark.map(|mark| Box::new(KnownMark { mark, as_of, looked_for: false }));
         self.passed = standing.passed;
     }
 

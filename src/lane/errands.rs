@@ -12,7 +12,7 @@ use super::courses::Slot;
 use super::{Effect, Lanes};
 use crate::event::Root;
 use crate::storage::{MarkState, Marked};
-use crate::stream::Branch;
+use crate::stream::{Branch, LaneId};
 
 /// Deferred roots that are taken up at once.
 const RESUMED_AT_ONCE_MAX: usize = 1000;
@@ -126,6 +126,28 @@ impl Lanes {
     /// The mark of a root is gone: what others let go of on its strength is looked for, once they know.
     pub(crate) fn look_later(&mut self, root: &Root, branch: Option<Branch>, now: Instant) {
         self.looks.push_back(Look { at: now + self.settings.mark_ttl, root: root.clone(), branch });
+    }
+
+    /// What a lane shows of a marked root is let go of: whoever works the root off finds it. Should that be another, who may
+    /// have taken the mark away since it was read here, it is looked for once that is known. False when there is no room for
+    /// that: then it is asked at once how the root stands.
+    pub(crate) fn will_look(&mut self, slot: Slot, shown_by: Option<LaneId>, now: Instant) -> bool {
+        let Some(course) = self.courses.get(slot) else { return true };
+        let Some(mark) = course.mark.as_deref() else { return true };
+        let is_others = mark.state == MarkState::Deferred && !self.works_off(mark.branch.as_ref());
+        if !is_others || mark.looked_for {
+            return true;
+        }
+        if self.looks.len() >= LOOKS_MAX {
+            return false;
+        }
+        let branch = shown_by.and_then(|lane| self.by_id.get(&lane)?.branch.clone());
+        let root = course.root.clone();
+        self.look_later(&root, branch, now);
+        if let Some(mark) = self.courses.get_mut(slot).and_then(|course| course.mark.as_deref_mut()) {
+            mark.looked_for = true;
+        }
+        true
     }
 
     /// When the next root is to be looked at.

@@ -67,8 +67,10 @@ impl Lanes {
         }
         let ttl = self.settings.mark_ttl;
         let is_old = |mark: &KnownMark| mark.as_of + ttl <= now;
-        let faded = known && course.is_marked() && course.mark.as_deref().is_some_and(is_old);
-        let marked = known && course.is_marked() && !faded;
+        let (marked, old) = (known && course.is_marked(), course.mark.as_deref().is_some_and(is_old));
+        let faded = marked && (old || !self.will_look(slot, Some(lane), now));
+        let marked = marked && !faded;
+        let Some(course) = self.courses.get_mut(slot) else { return };
         if marked {
             course.referenced = true;
             self.counters.left_to_mark(run.rows.len() as u64);

@@ -309,7 +309,7 @@ impl Lanes {
                 "the root is deferred"
             );
         }
-        course.mark = Some(Box::new(KnownMark { mark, as_of: now }));
+        course.mark = Some(Box::new(KnownMark { mark, as_of: now, looked_for: false }));
         if let Some(active) = course.active.as_deref_mut() {
             active.accepted = None;
         }
@@ -351,6 +351,12 @@ impl Lanes {
             }
             Some(MarkState::Deferred) if works_off => self.work_off(slot),
             Some(MarkState::Deferred | MarkState::Parked) => {
+                let active = self.courses.get(slot).and_then(|course| course.active.as_deref());
+                let shown_by = active.and_then(|active| active.pins.iter().map(|pin| pin.lane).next());
+                if shown_by.is_some() {
+                    // It was read just now: where there is no room it is believed.
+                    self.will_look(slot, shown_by, now);
+                }
                 self.forget_queue(slot);
                 if let Some(active) = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut()) {
                     (active.seen, active.work) = (None, Work::None);

@@ -120,7 +120,7 @@ impl Lanes {
             }
         }
         if let Some(mark) = course.mark.as_deref_mut() {
-            mark.as_of = as_of;
+            (mark.as_of, mark.looked_for) = (as_of, false);
         }
         let deferred =
             course.is_marked() && course.mark.as_deref().is_some_and(|mark| mark.state == MarkState::Deferred);

@@ -106,7 +106,8 @@ impl Desk {
         self.running.as_ref().map(Running::segments).unwrap_or_default()
     }
 
-    /// Goes on with the handler's job as far as it goes now; true when it has begun or ended one: leases are to be added.
+    /// Goes on with the handler's job as far as it goes now; true when it has begun or ended one: leases are to be added, and
+    /// roots may have been left deferred.
     pub(super) async fn work(
         &mut self,
         ports: &JobPorts,
@@ -196,7 +197,9 @@ impl Desk {
         let name = self.name.clone();
         (leases.values())
             .filter(move |lease| lease.handler == name && lease.kind != LeaseKind::Desk)
-            .filter(move |lease| !current.contains(&lease.shard) && (lease.finished || lease.owner.is_none()))
+            // A shard that is gone and not finished is taken by somebody still, who finds that records are lost.
+            .filter(|lease| lease.finished || (lease.kind == LeaseKind::Segment && lease.owner.is_none()))
+            .filter(move |lease| !current.contains(&lease.shard))
     }
 
     /// What is noted now and then: that the handler follows the stream.

@@ -19,6 +19,7 @@ use super::jobs::JobPorts;
 use super::kept::{HandlerLanes, MarkShare};
 use super::lane_checkpoints::LaneCheckpoints;
 use super::leasing::{HeldLeases, LeaseEvent, LeaseNote, Leasing, LeasingParts};
+use super::listing::Listing;
 use super::readers::Scans;
 use super::run::{Relay, RelayError};
 use super::shards::{Shards, ShardsParts};
@@ -66,11 +67,11 @@ impl Incarnation<'_> {
         let (stop, says) = (CancellationToken::new(), Says::default());
         let _stops_all = stop.clone().drop_guard();
         let held = HeldLeases::default();
-        let checkpoints =
-            LaneCheckpoints::new(ports.fleet.clone(), held.clone(), ports.stream.clone(), ports.random.clone());
+        let listing = Listing::new(ports.stream.clone(), ports.random.clone());
+        let checkpoints = LaneCheckpoints::new(ports.fleet.clone(), held.clone(), listing.clone());
         let (mut lanes, kept, ordered_by) = self.spawn_lanes(&Arc::new(checkpoints), &report, &stop);
 
-        let shards = self.shards(kept, notes.clone());
+        let shards = self.shards(kept, (listing, held.clone()), notes.clone());
         let mut keeper = JoinSet::new();
         keeper.spawn(shards.run(reports, events, stop.clone()));
         let mut operators = JoinSet::new();
@@ -115,9 +116,19 @@ impl Incarnation<'_> {
         leasing.shutdown().await;
         heart.shutdown().await;
         if matches!(ended, Ok(Ended::Stopped)) {
+            self.leave().await;
             info!("stopped: positions and checkpoints are written");
         }
         ended
+    }
+
+    /// Removes this life's row, where not everything was handed over: nothing is done under it any more, and others need not
+    /// wait until they find it dead.
+    async fn leave(&self) {
+        let leaving = timeout(LEAVE_MAX, self.relay.ports.fleet.leave(&self.member.id)).await;
+        if !matches!(leaving, Ok(Ok(()))) {
+            debug!("this replica's row was not removed: the others find it dead");
+        }
     }
 
     /// What renews this membership.
@@ -203,7 +214,12 @@ impl Incarnation<'_> {
     }
 
     /// The keeper of the shards.
-    fn shards(&mut self, handlers: Vec<HandlerLanes>, notes: mpsc::UnboundedSender<LeaseNote>) -> Shards {
+    fn shards(
+        &mut self,
+        handlers: Vec<HandlerLanes>,
+        (listing, held): (Listing, HeldLeases),
+        notes: mpsc::UnboundedSender<LeaseNote>,
+    ) -> Shards {
         let Relay { ports, settings, budget, .. } = self.relay;
         let readers = ReaderParts {
             source: ports.stream.clone(),
@@ -228,6 +244,8 @@ impl Incarnation<'_> {
         let budgets = handlers.iter().map(|handler| (handler.name.clone(), Budget::new(room))).collect();
         let parts = ShardsParts {
             ports: ports.clone(),
+            listing,
+            held,
             jobs,
             on_trim: settings.on_trim,
             reconcile_interval: settings.reconcile_interval,
@@ -247,6 +265,9 @@ fn reports(progress: Vec<(HandlerName, Progress)>, clock: Clock) -> Box<dyn Fn()
         Report { lags_secs: lags.filter(|(_, lag)| *lag > 0).collect() }
     })
 }
+
+/// Removing the row may take so long at the end.
+const LEAVE_MAX: Duration = Duration::from_secs(1);
 
 /// The part of the grace period in which everything is handed over; the rest is for what could not be.
 const GRACE_FOR_HAND_OVER: f64 = 0.8;

@@ -41,6 +41,7 @@ pub(super) struct JobPorts {
 pub(super) struct Running {
     job: Job,
     name: HandlerName,
+    health: Health,
     unfinished: BTreeSet<ShardId>,
     rows_in_table: u64,
     /// Since when this process works on it, and how many rows had been scanned by then.
@@ -113,11 +114,25 @@ impl JobPorts {
         // An estimate for the log; the job does not wait for it.
         let rows_in_table = self.scan.size().await.map_or(0, |size| size.rows);
         let name = name.clone();
-        let mut running =
-            Running { job, name, unfinished, rows_in_table, since: (Instant::now(), 0), logged_at: Instant::now() };
+        let mut running = Running {
+            job,
+            name,
+            health: self.health.clone(),
+            unfinished,
+            rows_in_table,
+            since: (Instant::now(), 0),
+            logged_at: Instant::now(),
+        };
         running.since.1 = running.noted(self).await.rows;
-        running.show(&self.health, true);
+        running.show(true);
         running
+    }
+}
+
+impl Drop for Running {
+    /// Whoever takes up the desk after this replica shows it; one that is done nobody.
+    fn drop(&mut self) {
+        self.show(false);
     }
 }
 
@@ -149,15 +164,15 @@ impl Running {
         self.unfinished.is_empty()
     }
 
-    fn show(&self, health: &Health, runs: bool) {
+    fn show(&self, runs: bool) {
         let labels = [("handler", self.name.as_str().to_owned()), ("kind", self.job.kind.as_str().to_owned())];
         gauge!(names::JOBS, &labels).set(f64::from(u8::from(runs)));
         let subject = format!("reconcile of {}", self.name);
         match (self.job.kind, runs) {
             (JobKind::Reconcile, true) => {
-                health.problem(&subject, format!("the table is searched: {}", self.job.reason));
+                self.health.problem(&subject, format!("the table is searched: {}", self.job.reason));
             }
-            (JobKind::Reconcile, false) => health.mended(&subject),
+            (JobKind::Reconcile, false) => self.health.mended(&subject),
             (JobKind::Backfill, _) => {}
         }
     }
@@ -195,7 +210,6 @@ impl Running {
         self.log(self.noted(ports).await);
         info!(handler = %self.name, kind = self.job.kind.as_str(), "the job is done");
         self.job = done;
-        self.show(&ports.health, false);
         Ok(())
     }
 }

@@ -36,6 +36,17 @@ pub(super) struct Held {
     pub(super) taken: bool,
     /// Its lane, once it is open.
     pub(super) lane: Option<LaneId>,
+    /// How the life of its last owner ended is looked into before.
+    pub(super) awaits_look: bool,
+    /// What the handler needs because of it is made durable before.
+    pub(super) awaits_need: bool,
+}
+
+impl Held {
+    /// Whether its lane may be opened now.
+    fn is_ready(&self) -> bool {
+        self.lane.is_none() && !self.awaits_look && !self.awaits_need
+    }
 }
 
 /// Which deferred roots this replica goes on with: those of the branches it reads, and, with the desk, those of none.
@@ -79,8 +90,8 @@ pub(super) struct Kept {
     pub(super) desk_due: bool,
     /// What is older is delivered, or found by a job that began then.
     pub(super) complete_since: Timestamp,
-    /// Dead members whose last life was looked into.
-    pub(super) looked_into: Vec<MemberId>,
+    /// Dead members whose last life is looked into, and whether that is done.
+    pub(super) looked_into: BTreeMap<MemberId, bool>,
     /// What is held, or what there is, has changed since it was said which deferred roots are this replica's.
     share_is_due: bool,
 }
@@ -96,7 +107,7 @@ impl Kept {
             desk: None,
             desk_due: false,
             complete_since,
-            looked_into: Vec::new(),
+            looked_into: BTreeMap::new(),
             share_is_due: true,
         }
     }
@@ -154,8 +165,14 @@ impl Kept {
             .values()
             .filter(|lease| lease.handler == self.handler.name && lease.kind == LeaseKind::Shard && !lease.finished);
         let mut read: Vec<Branch> = read.map(|lease| lease.branch.clone()).collect();
-        let held = self.held.values().filter(|held| held.kind == LeaseKind::Shard);
-        let mut mine: Vec<Branch> = held.map(|held| held.branch.clone()).collect();
+        // Before the parent is finished, whoever reads that has the roots of their branch.
+        let is_behind = |shard: &ShardId, held: &Held| {
+            let parent = leases.get(&self.key(shard)).and_then(|lease| lease.parent.clone());
+            let parent = parent.and_then(|parent| leases.get(&self.key(&parent)));
+            parent.is_some_and(|parent| !parent.finished && parent.branch == held.branch)
+        };
+        let held = self.held.iter().filter(|(shard, held)| held.kind == LeaseKind::Shard && !is_behind(shard, held));
+        let mut mine: Vec<Branch> = held.map(|(_, held)| held.branch.clone()).collect();
         read.extend(mine.iter().cloned());
         for branches in [&mut read, &mut mine] {
             branches.sort();
@@ -167,6 +184,6 @@ impl Kept {
     /// The shards whose lanes may be opened now: they count as opened from here on.
     pub(super) fn open_next(&mut self) -> Vec<ShardId> {
         let held = &self.held;
-        self.lineage.open_next(|shard| held.get(shard).is_some_and(|held| held.lane.is_none()))
+        self.lineage.open_next(|shard| held.get(shard).is_some_and(Held::is_ready))
     }
 }

@@ -9,14 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 
 use super::leasing::HeldLeases;
-use super::listing::list_children;
+use super::listing::Listing;
 use crate::backfill::Segment;
 use crate::fleet::{FleetStore, Lease, LeaseKey, LeaseKind};
 use crate::handler::HandlerName;
 use crate::relay_table::{Checkpoint, CheckpointStore};
 use crate::storage::StorageError;
-use crate::stream::{Branch, Shard, ShardId, StreamSource};
-use crate::time::Random;
+use crate::stream::{Branch, Shard, ShardId};
 
 /// Ended shards whose children are remembered: each handler asks for them when it has finished.
 const REMEMBERED_MAX: usize = 1000;
@@ -26,19 +25,13 @@ const REMEMBERED_MAX: usize = 1000;
 pub(super) struct LaneCheckpoints {
     pub(super) store: Arc<dyn FleetStore>,
     pub(super) held: HeldLeases,
-    pub(super) stream: Arc<dyn StreamSource>,
-    pub(super) random: Random,
+    pub(super) listing: Listing,
     children: Arc<Mutex<BTreeMap<ShardId, Vec<Shard>>>>,
 }
 
 impl LaneCheckpoints {
-    pub(super) fn new(
-        store: Arc<dyn FleetStore>,
-        held: HeldLeases,
-        stream: Arc<dyn StreamSource>,
-        random: Random,
-    ) -> Self {
-        Self { store, held, stream, random, children: Arc::default() }
+    pub(super) fn new(store: Arc<dyn FleetStore>, held: HeldLeases, listing: Listing) -> Self {
+        Self { store, held, listing, children: Arc::default() }
     }
 
     /// Finishes a shard; what it says when the answer to an earlier attempt was lost is right, too.
@@ -69,7 +62,7 @@ impl LaneCheckpoints {
         if let Some(known) = self.remembered(|children| children.get(parent).cloned()) {
             return known;
         }
-        let children = list_children(&*self.stream, parent, self.random.clone()).await;
+        let children = self.listing.children(parent).await;
         if !children.is_empty() {
             self.remembered(|known| {
                 while known.len() >= REMEMBERED_MAX {

@@ -22,10 +22,10 @@ use crate::fleet::{
     ViewAction, ViewKeeper, Watch,
 };
 use crate::handler::HandlerName;
-use crate::lane::Progress;
+use crate::lane::{LaneOrder, Progress};
 use crate::relay_table::Checkpoint;
 use crate::storage::StorageError;
-use crate::stream::{ShardId, with_causes};
+use crate::stream::{LaneId, ShardId, with_causes};
 use crate::telemetry::{Health, names};
 use crate::time::Clock;
 
@@ -34,6 +34,9 @@ const QUICK: Duration = Duration::from_millis(100);
 
 /// Leases read in one such quick look; the rest waits for its turn.
 const QUICK_KEYS_MAX: usize = 100;
+
+/// Rows that were read so long ago are read again, though nothing is known to have changed: no belief lasts for ever.
+const READ_AGAIN: Duration = Duration::from_mins(10);
 
 /// Writes under way at once.
 const WRITES_AT_ONCE: usize = 16;
@@ -46,10 +49,13 @@ const LEASES: &str = "leases";
 pub(super) enum LeaseEvent {
     /// All leases of this relay's handlers, as they were just read.
     Read(BTreeMap<LeaseKey, Lease>, Fleet),
-    /// This one is held from now on, taken from what it was before; and how far the handler has come.
-    Held { lease: Lease, before: Lease, checkpoint: Option<Checkpoint> },
-    /// This one, held since this epoch, is to be closed until then.
-    Close(LeaseKey, Epoch, Instant),
+    /// This one is held from now on, taken from what it was before, whose owner may have died; and how far the handler has
+    /// come.
+    Held { lease: Lease, before: Lease, died: bool, checkpoint: Option<Checkpoint> },
+    /// This one, held since this epoch, is to be closed until then; its lane was told, or there was none or no room.
+    Close(LeaseKey, Epoch, Instant, bool),
+    /// The view names this replica, and nothing more is due by it.
+    Agreed,
     /// All that was due is done; nothing is held.
     Left,
 }
@@ -67,17 +73,63 @@ pub(super) enum LeaseNote {
     Leave,
 }
 
-/// The owner and epoch of everything held, for whoever writes checkpoints.
+/// Everything held: its owner and epoch, for whoever writes checkpoints; and its lane, so that a closing reaches it whatever
+/// else is waited for.
 #[derive(Debug, Clone, Default)]
-pub(super) struct HeldLeases(Arc<Mutex<BTreeMap<LeaseKey, Taken>>>);
+pub(super) struct HeldLeases(Arc<Mutex<BTreeMap<LeaseKey, Holds>>>);
+
+#[derive(Debug)]
+struct Holds {
+    taken: Taken,
+    lane: Option<(LaneId, mpsc::Sender<LaneOrder>)>,
+    closes_by: Option<Instant>,
+}
 
 impl HeldLeases {
-    fn with<T>(&self, act: impl FnOnce(&mut BTreeMap<LeaseKey, Taken>) -> T) -> T {
+    fn with<T>(&self, act: impl FnOnce(&mut BTreeMap<LeaseKey, Holds>) -> T) -> T {
         act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(super) fn get(&self, key: &LeaseKey) -> Option<Taken> {
-        self.with(|held| held.get(key).cloned())
+        self.with(|held| held.get(key).map(|holds| holds.taken.clone()))
+    }
+
+    fn hold(&self, key: LeaseKey, taken: Taken) {
+        self.with(|held| held.insert(key, Holds { taken, lane: None, closes_by: None }));
+    }
+
+    /// Whether a lane may be opened on it: it is held since this epoch, and not to be closed.
+    pub(super) fn may_open(&self, key: &LeaseKey, epoch: Epoch) -> bool {
+        self.with(|held| held.get(key).is_some_and(|holds| holds.taken.epoch == epoch && holds.closes_by.is_none()))
+    }
+
+    /// The opening of a lane on it was ordered; by when it is to be closed, if that was ordered in between: the lane has
+    /// not heard of it.
+    pub(super) fn opened(
+        &self,
+        key: &LeaseKey,
+        epoch: Epoch,
+        lane: LaneId,
+        orders: &mpsc::Sender<LaneOrder>,
+    ) -> Option<Instant> {
+        self.with(|held| {
+            let Some(holds) = held.get_mut(key).filter(|holds| holds.taken.epoch == epoch) else {
+                // It was lost in between.
+                return Some(Instant::now());
+            };
+            holds.lane = Some((lane, orders.clone()));
+            holds.closes_by
+        })
+    }
+
+    /// From now on no lane is opened on it, and the one that is ends by then; true when it was told.
+    fn close(&self, key: &LeaseKey, epoch: Epoch, deadline: Instant) -> bool {
+        self.with(|held| {
+            let Some(holds) = held.get_mut(key).filter(|holds| holds.taken.epoch == epoch) else { return false };
+            holds.closes_by = Some(deadline);
+            let lane = holds.lane.as_ref();
+            lane.is_some_and(|(lane, orders)| orders.try_send(LaneOrder::Close(*lane, deadline)).is_ok())
+        })
     }
 
     /// It is not held any more, or finished; false when that was known.
@@ -106,6 +158,9 @@ pub(super) struct Leasing {
     leases: BTreeMap<LeaseKey, Lease>,
     /// The view and the lineage by which the leases were read; none when they are to be read again.
     read_by: Option<(u64, u64)>,
+    read_at: Instant,
+    /// It was told that all is agreed, since the leases were read.
+    told_agreed: bool,
     /// Leases that this member is to have and another still holds, and until when they are looked at quickly.
     wanted: (Vec<LeaseKey>, Instant),
     leaving: bool,
@@ -148,6 +203,8 @@ impl Leasing {
             unread: Unread::default(),
             leases: BTreeMap::new(),
             read_by: None,
+            read_at: Instant::now(),
+            told_agreed: false,
             wanted: (Vec::new(), Instant::now()),
             leaving: false,
         }
@@ -171,7 +228,7 @@ impl Leasing {
                 }
                 () = sleep_until(quick_at.map_or(look_at, |at| at.min(look_at))) => {}
             }
-            if Instant::now() < look_at && !self.look_quickly().await {
+            if Instant::now() < look_at && !self.look_quickly().await.unwrap_or(false) {
                 continue;
             }
             look_at = match self.look().await {
@@ -185,6 +242,7 @@ impl Leasing {
                 }
             };
             if self.leaving && self.planner.holdings().is_empty() {
+                self.says.left();
                 if let Err(error) = self.store.leave(&self.me).await {
                     debug!(error = %with_causes(&error), "this replica's row was not removed: the others find it dead");
                 }
@@ -215,26 +273,29 @@ impl Leasing {
     }
 
     /// Looks at leases that are waited for; true when there is something to be done.
-    async fn look_quickly(&mut self) -> bool {
+    async fn look_quickly(&mut self) -> Result<bool, StorageError> {
         let keys: Vec<LeaseKey> = self.wanted.0.iter().take(QUICK_KEYS_MAX).cloned().collect();
-        let Ok(leases) = self.store.leases_of(&keys).await else { return false };
         let mut changed = false;
-        for lease in leases {
+        for lease in self.store.leases_of(&keys).await? {
             changed |= self.leases.insert(lease.key(), lease.clone()).is_none_or(|before| before != lease);
         }
-        changed
+        Ok(changed)
     }
 
     /// Reads what is to be read and does what is due; true when there is more to do at once.
     async fn look(&mut self) -> Result<bool, StorageError> {
         let mut fleet = self.store.fleet().await?;
         let by = (fleet.view.version, fleet.lineage);
-        if self.read_by != Some(by) {
+        if self.read_by != Some(by) || self.read_at.elapsed() >= READ_AGAIN {
             self.read_leases().await?;
+            (self.read_at, self.told_agreed) = (Instant::now(), false);
             // An owner that is not among the members is gone only if the members were read after its lease.
             fleet = self.store.fleet().await?;
             self.read_by = Some(by);
             self.events.send(LeaseEvent::Read(self.leases.clone(), fleet.clone())).ok();
+        } else if !self.wanted.0.is_empty() {
+            // A release does not change the lineage.
+            self.look_quickly().await?;
         }
         let now = Instant::now();
         if let Some(mine) = fleet.members.iter_mut().find(|member| member.id == self.me) {
@@ -247,9 +308,15 @@ impl Leasing {
         if due.wanted != self.wanted.0 {
             self.wanted = (due.wanted, now + self.timing.overdue_after);
         }
-        let mut again = self.keep_view(&fleet).await?;
-        again |= self.carry_out(due.actions).await;
+        // One that fails keeps none of the others from being done.
+        let kept = self.keep_view(&fleet).await;
+        let carried_out = self.carry_out(due.actions, &fleet).await;
         self.watch_unread(&fleet).await?;
+        let again = kept? | carried_out?;
+        if !again && !self.told_agreed && fleet.view.members.contains(&self.me) {
+            self.told_agreed = true;
+            self.events.send(LeaseEvent::Agreed).ok();
+        }
         Ok(again)
     }
 
@@ -308,19 +375,19 @@ impl Leasing {
     }
 
     /// Carries out what is due; true when the rows turned out to be others than those read.
-    async fn carry_out(&mut self, actions: Vec<LeaseAction>) -> bool {
-        let mut stale = false;
+    async fn carry_out(&mut self, actions: Vec<LeaseAction>, fleet: &Fleet) -> Result<bool, StorageError> {
+        let (mut stale, mut failed) = (false, None);
         let mut writes = Vec::new();
         for action in actions {
             match action {
                 // One that was finished may be gone before its lane has told.
-                LeaseAction::Lost(key) if !self.held.let_go(&key) => self.planner.let_go(&key),
+                LeaseAction::Lost(key) if self.held.get(&key).is_none() => self.planner.let_go(&key),
                 LeaseAction::Lost(key) => {
                     counter!(names::LEASES_LOST).increment(1);
                     warn!(handler = %key.handler, shard = %key.shard, "a lease was taken by another replica: its lane ends at once");
                     let epoch = self.planner.holdings().get(&key).map_or_else(Epoch::default, |holding| holding.epoch);
+                    self.close(&key, epoch, Instant::now());
                     self.let_go(&key);
-                    self.events.send(LeaseEvent::Close(key, epoch, Instant::now())).ok();
                 }
                 // One that is fenced takes nothing: it could not use it.
                 LeaseAction::Take(_) if !self.fence.is_open(Instant::now()) => {}
@@ -328,7 +395,7 @@ impl Leasing {
                 LeaseAction::Announce(read) => {
                     let now = Instant::now();
                     self.planner.announcing(&read.key(), &self.timing, now);
-                    self.events.send(LeaseEvent::Close(read.key(), read.epoch, now + self.timing.closes_within)).ok();
+                    self.close(&read.key(), read.epoch, now + self.timing.closes_within);
                     writes.push((read.announced(), read));
                 }
                 LeaseAction::Release(read, clean) => writes.push((read.released(clean), read)),
@@ -345,7 +412,7 @@ impl Leasing {
             .await;
         for (read, changed, outcome) in written {
             match outcome {
-                Ok(Some(row)) => self.changed(read, changed, row.checkpoint),
+                Ok(Some(row)) => self.changed(read, changed, row.checkpoint, fleet),
                 Ok(None) => {
                     if changed.owner.is_none() {
                         // It is somebody else's already.
@@ -353,19 +420,22 @@ impl Leasing {
                     }
                     stale = true;
                 }
-                Err(error) => {
-                    self.health.problem(LEASES, with_causes(&error));
-                    self.read_by = None;
-                }
+                Err(error) => failed = Some(error),
             }
         }
-        if stale {
+        if stale || failed.is_some() {
             self.read_by = None;
         }
-        stale
+        failed.map_or(Ok(stale), Err)
     }
 
-    fn changed(&mut self, before: Lease, lease: Lease, checkpoint: Option<Checkpoint>) {
+    /// Orders the closing of a lease: its lane hears of it at once.
+    fn close(&self, key: &LeaseKey, epoch: Epoch, deadline: Instant) {
+        let told = self.held.close(key, epoch, deadline);
+        self.events.send(LeaseEvent::Close(key.clone(), epoch, deadline, told)).ok();
+    }
+
+    fn changed(&mut self, before: Lease, lease: Lease, checkpoint: Option<Checkpoint>, fleet: &Fleet) {
         let key = lease.key();
         self.leases.insert(key.clone(), lease.clone());
         if lease.owner.is_none() {
@@ -375,8 +445,9 @@ impl Leasing {
             counter!(names::LEASES_TAKEN, "handler" => key.handler.as_str().to_owned()).increment(1);
             debug!(handler = %key.handler, shard = %key.shard, epoch = %lease.epoch, from = ?before.owner, "took a lease");
             self.planner.took(key.clone(), lease.epoch);
-            self.held.with(|held| held.insert(key, Taken { owner: self.me.clone(), epoch: lease.epoch }));
-            self.events.send(LeaseEvent::Held { lease, before, checkpoint }).ok();
+            self.held.hold(key, Taken { owner: self.me.clone(), epoch: lease.epoch });
+            let died = before.owner.as_ref().is_some_and(|owner| !fleet.is_alive(owner));
+            self.events.send(LeaseEvent::Held { lease, before, died, checkpoint }).ok();
         }
     }
 }

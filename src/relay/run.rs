@@ -96,7 +96,9 @@ impl Relay {
     /// # Errors
     /// When a task ends unasked, or the relay's table is not this version's.
     pub async fn run(self, cancel: CancellationToken) -> Result<(), RelayError> {
-        while let Ended::DeclaredDead = self.live(&cancel).await? {}
+        while let Ended::DeclaredDead = self.live(&cancel).await? {
+            self.ports.health.begins_anew();
+        }
         Ok(())
     }
 
@@ -126,6 +128,7 @@ impl Relay {
             view: 0,
             handlers: names.iter().cloned().collect(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            patience: self.settings.timing().patience(),
         };
         let fence = Fence::closed(Instant::now());
         if !self.join(&member, &fence, cancel).await {
@@ -161,12 +164,13 @@ impl Relay {
         let mut backoff = Backoff::new(START_BACKOFF, self.ports.random.clone());
         loop {
             let joining = async {
-                for spec in &self.handlers {
-                    lives.begin(&spec.name).await?;
-                }
                 let sent_at = Instant::now();
                 self.ports.fleet.join(member).await?;
                 fence.renewed(sent_at, timing.fences_after);
+                // After the member's row: a life without one is over.
+                for spec in &self.handlers {
+                    lives.begin(&spec.name).await?;
+                }
                 let desks: Vec<Lease> = self.handlers.iter().map(|spec| desk_lease(&spec.name)).collect();
                 self.ports.fleet.add(&desks).await
             };

@@ -6,39 +6,34 @@
 //! and a lane is open only while its lease is held.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::{Gauge, gauge};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::desk::Desk;
+use super::errands::{Errand, Errands, NeedOf};
 use super::jobs::{JobPorts, PROGRESS_INTERVAL};
 use super::kept::{HandlerLanes, Held, Kept};
-use super::leasing::{LeaseEvent, LeaseNote};
-use super::listing::list_all;
+use super::leasing::{HeldLeases, LeaseEvent, LeaseNote};
+use super::listing::Listing;
 use super::readers::{Readers, Scans};
-use super::start::last_life;
 use super::{OnTrim, RelayError, RelayPorts};
 use crate::backfill::{self, JobKind, Segment};
 use crate::fleet::{Epoch, Fleet, Lease, LeaseKey, LeaseKind, MemberId};
 use crate::lane::{LaneOrder, LaneReport, Opening};
 use crate::relay_table::Checkpoint;
-use crate::storage::StorageError;
-use crate::stream::{LaneId, Lost, ReaderParts, Shard, ShardId, StreamPoint, with_causes};
+use crate::stream::{LaneId, Lost, ReaderParts, Shard, ShardId, StreamError, StreamPoint};
 use crate::telemetry::names;
 use crate::time::{Backoff, BackoffPolicy};
 
 /// The waits between attempts to list the shards.
 const LIST_BACKOFF: BackoffPolicy = BackoffPolicy { initial: Duration::from_millis(200), max: Duration::from_secs(10) };
-
-/// The subject of discovery in the health report.
-const DISCOVERY: &str = "shards";
-
-/// The subject of jobs in the health report.
-const JOBS: &str = "jobs";
 
 /// How often it is noted that the handlers follow the stream.
 const SEEN_INTERVAL: Duration = Duration::from_mins(10);
@@ -49,6 +44,9 @@ const TURN_MAX: Duration = Duration::from_secs(10);
 /// What the keeper of the shards needs of the outside.
 pub(super) struct ShardsParts {
     pub(super) ports: RelayPorts,
+    pub(super) listing: Listing,
+    /// Everything held.
+    pub(super) held: HeldLeases,
     pub(super) jobs: JobPorts,
     pub(super) on_trim: OnTrim,
     pub(super) reconcile_interval: Duration,
@@ -62,19 +60,23 @@ pub(super) struct ShardsParts {
 
 /// Keeps the shards that this replica reads.
 pub(super) struct Shards {
-    parts: ShardsParts,
-    handlers: Vec<Kept>,
+    pub(super) parts: ShardsParts,
+    pub(super) handlers: Vec<Kept>,
     /// The handler, the shard and the epoch of each open lane.
-    lanes: BTreeMap<LaneId, (usize, ShardId, Epoch)>,
+    pub(super) lanes: BTreeMap<LaneId, (usize, ShardId, Epoch)>,
     /// All leases, as they were last read.
-    leases: BTreeMap<LeaseKey, Lease>,
+    pub(super) leases: BTreeMap<LeaseKey, Lease>,
     /// Another member was seen: what is remembered of positions may have been moved by it.
-    has_company: bool,
-    lost: mpsc::UnboundedReceiver<Lost>,
-    readers: Readers,
-    next_lane: u32,
-    reading: Gauge,
-    waiting: Gauge,
+    pub(super) has_company: bool,
+    pub(super) lost: mpsc::UnboundedReceiver<Lost>,
+    pub(super) readers: Readers,
+    /// A listing for the comparison, under way.
+    pub(super) listings: JoinSet<Result<Arc<Vec<Shard>>, StreamError>>,
+    pub(super) lists_again: bool,
+    pub(super) errands: Errands,
+    pub(super) next_lane: u32,
+    pub(super) reading: Gauge,
+    pub(super) waiting: Gauge,
 }
 
 impl Shards {
@@ -89,6 +91,9 @@ impl Shards {
             has_company: false,
             lost,
             readers,
+            listings: JoinSet::new(),
+            lists_again: false,
+            errands: Errands::default(),
             next_lane: 0,
             reading: state("reading"),
             waiting: state("waiting"),
@@ -112,14 +117,16 @@ impl Shards {
         mut events: mpsc::UnboundedReceiver<LeaseEvent>,
     ) -> Result<(), RelayError> {
         let beat = self.parts.ports.health.register("shard discovery");
-        let (mut reconcile_at, mut seen_at) = (Instant::now(), Instant::now());
+        let (mut compare_at, mut seen_at) = (Instant::now(), Instant::now());
         let mut backoff = Backoff::new(LIST_BACKOFF, self.parts.ports.random.clone());
         loop {
             beat.beat();
-            let turn_at = reconcile_at.min(Instant::now() + self.turn());
+            let turn_at = compare_at.min(Instant::now() + self.turn());
             let mut compare = false;
             tokio::select! {
                 biased;
+                // What was lost is known before the lane that has lost it is forgotten.
+                Some(lost) = self.lost.recv() => self.miss(lost),
                 Some(event) = events.recv() => {
                     compare = self.follow(event).await;
                     while let Ok(event) = events.try_recv() {
@@ -127,24 +134,31 @@ impl Shards {
                     }
                 }
                 Some(report) = reports.recv() => self.learn(&report).await,
-                Some(lost) = self.lost.recv() => self.miss(&lost).await,
+                Some(done) = self.errands.done() => self.return_from(done.map_err(RelayError::Stopped)?).await,
                 Some(ended) = self.readers.ended() => self.readers.clear(&ended.map_err(RelayError::Stopped)?),
+                Some(listed) = self.listings.join_next() => {
+                    let wait = if self.compare(listed.map_err(RelayError::Stopped)?).await? {
+                        self.parts.ports.health.started();
+                        backoff.reset();
+                        self.parts.reconcile_interval
+                    } else {
+                        backoff.next_wait().min(self.parts.reconcile_interval)
+                    };
+                    // What was found is noted before this replica gives the desk up again.
+                    seen_at = Instant::now();
+                    let again = std::mem::take(&mut self.lists_again);
+                    compare_at = Instant::now() + if again { Duration::ZERO } else { wait };
+                }
                 () = sleep_until(turn_at) => self.note_segments().await,
             }
             compare |= self.take_up_desks().await;
             self.share_marks().await;
             compare |= self.work_on_jobs().await?;
-            if self.has_desk() && (compare || Instant::now() >= reconcile_at) {
-                let wait = if self.compare().await? {
-                    self.parts.ports.health.started();
-                    backoff.reset();
-                    self.parts.reconcile_interval
-                } else {
-                    backoff.next_wait().min(self.parts.reconcile_interval)
-                };
-                reconcile_at = Instant::now() + wait;
-            } else if !self.has_desk() {
-                reconcile_at = Instant::now() + TURN_MAX;
+            if !self.has_desk() {
+                compare_at = Instant::now() + TURN_MAX;
+            } else if compare || Instant::now() >= compare_at {
+                compare_at = Instant::now() + self.parts.reconcile_interval;
+                self.begin_listing();
             }
             if self.has_desk() && Instant::now() >= seen_at {
                 seen_at = Instant::now() + if self.note_seen().await { SEEN_INTERVAL } else { TURN_MAX };
@@ -153,7 +167,7 @@ impl Shards {
         }
     }
 
-    fn has_desk(&self) -> bool {
+    pub(super) fn has_desk(&self) -> bool {
         self.handlers.iter().any(|kept| kept.desk.is_some())
     }
 
@@ -167,9 +181,15 @@ impl Shards {
     async fn follow(&mut self, event: LeaseEvent) -> bool {
         match event {
             LeaseEvent::Read(leases, fleet) => self.read(leases, &fleet).await,
-            LeaseEvent::Held { lease, before, checkpoint } => return self.hold(lease, &before, checkpoint).await,
-            LeaseEvent::Close(key, epoch, deadline) => self.close(&key, epoch, deadline).await,
-            LeaseEvent::Left => {}
+            LeaseEvent::Held { lease, before, died, checkpoint } => {
+                return self.hold(lease, &before, died, checkpoint).await;
+            }
+            LeaseEvent::Close(key, epoch, deadline, told) => self.close(&key, epoch, deadline, told).await,
+            // Whoever has a desk compares first.
+            LeaseEvent::Agreed if !self.handlers.iter().any(|kept| kept.desk.is_some() || kept.desk_due) => {
+                self.parts.ports.health.started();
+            }
+            LeaseEvent::Agreed | LeaseEvent::Left => {}
         }
         false
     }
@@ -179,6 +199,8 @@ impl Shards {
         self.leases = leases;
         for kept in &mut self.handlers {
             kept.read(&self.leases);
+            kept.looked_into
+                .retain(|dead, known| !*known || self.leases.values().any(|lease| lease.owner.as_ref() == Some(dead)));
             // What began since is complete from then on, whoever does it.
             if let Ok(Some(job)) = self.parts.jobs.store.job(&kept.handler.name).await {
                 kept.complete_since = kept.complete_since.max(job.started_at);
@@ -189,30 +211,16 @@ impl Shards {
                 desk.misses(Some((JobKind::Reconcile, reason)), false, self.parts.ports.clock.now());
             }
         }
-        let owned = |lease: &Lease| lease.owner.as_ref().is_some_and(|owner| fleet.is_alive(owner));
-        // Another replica compares the leases with the stream.
-        let elsewhere = |lease: &&Lease| {
-            lease.kind == LeaseKind::Desk && owned(lease) && lease.owner.as_ref() != Some(&self.parts.me)
-        };
-        let agreed = fleet.view.members.contains(&self.parts.me);
-        if agreed && self.leases.values().filter(elsewhere).count() == self.handlers.len() {
-            self.parts.ports.health.started();
-        }
     }
 
-    async fn hold(&mut self, lease: Lease, before: &Lease, checkpoint: Option<Checkpoint>) -> bool {
+    async fn hold(&mut self, lease: Lease, before: &Lease, died: bool, checkpoint: Option<Checkpoint>) -> bool {
         let key = lease.key();
         self.leases.insert(key.clone(), lease.clone());
         let was_free = self.parts.free_before.get(&key) == Some(&before.epoch) && before.owner.is_none();
-        let Some(kept) = self.handlers.iter_mut().find(|kept| kept.handler.name == key.handler) else { return false };
-        if let Some(dead) = before.owner.as_ref().filter(|owner| **owner != self.parts.me)
-            && !kept.looked_into.contains(dead)
-        {
-            kept.looked_into.push(dead.clone());
-            if let Some(suspect) = last_life(&self.parts.ports, &kept.handler, dead).await {
-                kept.handler.orders.send(LaneOrder::Careful(suspect)).await.ok();
-            }
-        }
+        let Some(index) = self.handlers.iter().position(|kept| kept.handler.name == key.handler) else { return false };
+        let dead = before.owner.clone().filter(|owner| died && *owner != self.parts.me);
+        let awaits_look = dead.is_some_and(|dead| self.look_into(index, dead));
+        let kept = &mut self.handlers[index];
         if lease.kind == LeaseKind::Desk {
             kept.desk_due = true;
             return true;
@@ -225,43 +233,50 @@ impl Shards {
         if lease.kind == LeaseKind::Segment {
             self.parts.jobs.resume_segment(&key.handler, &key.shard, checkpoint.as_ref()).await;
         }
+        let need = match checkpoint {
+            None => backfill::at_opening(&key.shard, kept.complete_since, self.parts.ports.clock.now()),
+            Some(_) => None,
+        };
+        let awaits_need = need.is_some() && lease.kind == LeaseKind::Shard;
         let Lease { kind, branch, epoch, .. } = lease;
         kept.lineage.observe(&[Shard { id: key.shard.clone(), parent: lease.parent }]);
-        kept.hold(key.shard, Held { epoch, kind, branch, checkpoint, taken, lane: None });
+        let held = Held { epoch, kind, branch, checkpoint, taken, lane: None, awaits_look, awaits_need };
+        kept.hold(key.shard.clone(), held);
+        if let Some((_, reason)) = need.filter(|_| awaits_need) {
+            self.needs(index, reason, true, NeedOf::Opening(key.shard, epoch));
+        }
         false
     }
 
-    async fn close(&mut self, key: &LeaseKey, epoch: Epoch, deadline: Instant) {
+    /// Looks into the last life of a dead member, once; true while that is not known.
+    fn look_into(&mut self, index: usize, dead: MemberId) -> bool {
+        let kept = &mut self.handlers[index];
+        if let Some(known) = kept.looked_into.get(&dead) {
+            return !known;
+        }
+        kept.looked_into.insert(dead.clone(), false);
+        let HandlerLanes { name, settings, .. } = &kept.handler;
+        self.errands.look_into((index, name), settings, dead, &self.parts.ports);
+        true
+    }
+
+    async fn close(&mut self, key: &LeaseKey, epoch: Epoch, deadline: Instant, told: bool) {
         let Some(index) = self.handlers.iter().position(|kept| kept.handler.name == key.handler) else { return };
         let of_lease = |open: &(usize, ShardId, Epoch)| *open == (index, key.shard.clone(), epoch);
         let lane = self.lanes.iter().find(|(_, open)| of_lease(open)).map(|(lane, _)| *lane);
         let kept = &mut self.handlers[index];
         if let Some(lane) = lane {
-            kept.handler.orders.send(LaneOrder::Close(lane, deadline)).await.ok();
+            if !told {
+                kept.handler.orders.send(LaneOrder::Close(lane, deadline)).await.ok();
+            }
             return;
         }
         kept.let_go(&key.shard, epoch);
         if self.leases.get(key).is_some_and(|lease| lease.kind == LeaseKind::Desk) {
             kept.leave_desk();
+            self.forget_problems_of_desks();
         }
         self.parts.notes.send(LeaseNote::Closed(key.clone(), epoch, true)).ok();
-    }
-
-    /// Takes up the desks that are held; true when one was.
-    async fn take_up_desks(&mut self) -> bool {
-        let mut taken = false;
-        for kept in self.handlers.iter_mut().filter(|kept| kept.desk_due && kept.desk.is_none()) {
-            let HandlerLanes { name, started_at, .. } = &kept.handler;
-            match Desk::take_up(name, *started_at, &self.parts.jobs, &*self.parts.ports.fleet).await {
-                Ok(desk) => {
-                    kept.take_up_desk(desk);
-                    taken = true;
-                    self.parts.ports.health.mended(JOBS);
-                }
-                Err(error) => self.parts.ports.health.problem(JOBS, with_causes(&error)),
-            }
-        }
-        taken
     }
 
     /// Which deferred roots are this replica's follows from what it holds, and from what there is.
@@ -301,95 +316,60 @@ impl Shards {
         self.parts.notes.send(note).ok();
     }
 
-    /// Records were lost to some lanes: their handlers need what the table has.
-    async fn miss(&mut self, lost: &Lost) {
+    /// Records were lost to some lanes: their handlers need what the table has. The reader waits until that is durable.
+    fn miss(&mut self, lost: Lost) {
         let handlers: BTreeSet<usize> =
             lost.lanes.iter().filter_map(|lane| self.lanes.get(lane)).map(|(index, ..)| *index).collect();
-        for index in handlers {
-            self.needs(index, lost.reason.clone(), lost.trimmed).await;
-        }
-    }
-
-    /// A handler needs a reconcile: its desk learns of it, here or in another replica.
-    async fn needs(&mut self, index: usize, reason: String, trimmed: bool) {
-        let kept = &mut self.handlers[index];
-        if let Some(desk) = &mut kept.desk {
-            desk.misses(Some((JobKind::Reconcile, reason)), trimmed, self.parts.ports.clock.now());
+        if handlers.is_empty() {
+            // They were given up meanwhile: whoever reads on there finds the same.
+            lost.noted.send(()).ok();
             return;
         }
-        while let Err(error) = self.parts.jobs.store.put_need(&kept.handler.name, &reason).await {
-            self.parts.ports.health.problem(JOBS, with_causes(&error));
-            sleep(NEED_RETRY).await;
+        let noted = Arc::new(lost.noted);
+        for index in handlers {
+            self.needs(index, lost.reason.clone(), lost.trimmed, NeedOf::Reader(noted.clone()));
         }
     }
 
-    /// Compares the leases with the whole list of shards; false when it is to be done again soon.
-    async fn compare(&mut self) -> Result<bool, RelayError> {
-        let listed = match list_all(&*self.parts.ports.stream).await {
-            Ok(listed) => listed,
-            Err(error) => {
-                self.parts.ports.health.problem(DISCOVERY, with_causes(&error));
-                return Ok(false);
-            }
-        };
-        let ids: BTreeSet<ShardId> = listed.iter().map(|shard| shard.id.clone()).collect();
-        let (stream, now) = (self.parts.ports.stream.name(), self.parts.ports.clock.now());
-        for desk in self.handlers.iter_mut().filter_map(|kept| kept.desk.as_mut()) {
-            desk.look(&stream, &ids, now);
-        }
-        // Before a needed job is durable, nothing of what shows the need is forgotten.
-        self.work_on_jobs().await?;
-        match self.adjust(&listed).await {
-            Ok(()) => self.parts.ports.health.mended(DISCOVERY),
-            Err(error) => {
-                self.parts.ports.health.problem(DISCOVERY, with_causes(&error));
-                return Ok(false);
-            }
-        }
-        Ok(self.handlers.iter().filter_map(|kept| kept.desk.as_ref()).all(|desk| desk.need.is_none()))
+    /// A handler needs a reconcile: that is noted durably, and its desk learns of it, here or in another replica.
+    fn needs(&mut self, index: usize, reason: String, trimmed: bool, of: NeedOf) {
+        let kept = &mut self.handlers[index];
+        let desk_needs = kept.desk.as_mut().map(|desk| {
+            desk.misses(Some((JobKind::Reconcile, reason.clone())), trimmed, self.parts.ports.clock.now());
+            desk.need.is_some()
+        });
+        // Where the desk needs nothing, the job that runs finds it.
+        let reason = (desk_needs != Some(false)).then_some(reason);
+        self.errands.note((index, &kept.handler.name), reason, of, &self.parts.ports);
     }
 
-    /// Adds the leases that are missing, and removes those that nobody needs.
-    async fn adjust(&mut self, listed: &[Shard]) -> Result<(), StorageError> {
-        let fleet = &*self.parts.ports.fleet;
-        let mut missing = Vec::new();
-        let desks = self.handlers.iter().filter_map(|kept| kept.desk.as_ref());
-        for desk in desks.clone() {
-            missing.extend(desk.missing(listed, &self.leases));
-        }
-        if !missing.is_empty() {
-            fleet.add(&missing).await?;
-            self.parts.notes.send(LeaseNote::Added).ok();
-        }
-        for desk in desks.filter(|desk| desk.is_settled()) {
-            for lease in desk.outlived(listed, &self.leases) {
-                if !fleet.forget(lease).await? {
-                    debug!(handler = %lease.handler, shard = %lease.shard, "the lease of a shard that is gone was taken meanwhile");
+    /// What was looked into or noted is known: whoever waited for it goes on.
+    async fn return_from(&mut self, errand: Errand) {
+        match errand {
+            Errand::LookedInto(index, dead, life) => {
+                let kept = &mut self.handlers[index];
+                kept.looked_into.insert(dead, true);
+                if life.unclean {
+                    kept.handler.orders.send(LaneOrder::Careful(life.suspect)).await.ok();
+                }
+                if kept.looked_into.values().all(|known| *known) {
+                    for held in kept.held.values_mut() {
+                        held.awaits_look = false;
+                    }
+                }
+            }
+            Errand::Noted(index, NeedOf::Opening(shard, epoch)) => {
+                if let Some(held) = self.handlers[index].held.get_mut(&shard).filter(|held| held.epoch == epoch) {
+                    held.awaits_need = false;
+                }
+            }
+            // The last of those it is for lets the reader go on.
+            Errand::Noted(_, NeedOf::Reader(noted)) => {
+                if let Ok(noted) = Arc::try_unwrap(noted) {
+                    noted.send(()).ok();
                 }
             }
         }
-        Ok(())
-    }
-
-    /// Begins what is needed, and closes jobs that are done; true when leases are to be added or removed.
-    async fn work_on_jobs(&mut self) -> Result<bool, RelayError> {
-        let (mut changed, mut failed) = (false, None);
-        for kept in &mut self.handlers {
-            let Some(desk) = &mut kept.desk else { continue };
-            if self.parts.on_trim == OnTrim::Fail {
-                fail_if_trimmed(&kept.handler, desk, &self.parts.jobs).await?;
-            }
-            match desk.work(&self.parts.jobs, &self.leases).await {
-                Ok(worked) => changed |= worked,
-                Err(error) => failed = Some(error),
-            }
-        }
-        match failed {
-            Some(error) => self.parts.ports.health.problem(JOBS, with_causes(&error)),
-            None if self.has_desk() => self.parts.ports.health.mended(JOBS),
-            None => {}
-        }
-        Ok(changed)
     }
 
     /// Notes how far the segments are that are read here.
@@ -402,33 +382,21 @@ impl Shards {
         }
     }
 
-    /// Notes which stream the handlers follow; false when that failed.
-    async fn note_seen(&self) -> bool {
-        let mut noted = true;
-        for kept in &self.handlers {
-            let Some(desk) = &kept.desk else { continue };
-            let Some(seen) = desk.sight(self.parts.ports.clock.now()) else {
-                noted = false;
-                continue;
-            };
-            if let Err(error) = self.parts.jobs.store.put_seen(&kept.handler.name, &seen).await {
-                debug!(handler = %kept.handler.name, error = %with_causes(&error), "could not note that the handler follows the stream");
-                noted = false;
-            }
-        }
-        noted
-    }
-
     async fn open_lanes(&mut self) {
-        let now = self.parts.ports.clock.now();
         for index in 0..self.handlers.len() {
             for shard in self.handlers[index].open_next() {
                 self.next_lane += 1;
                 let lane = LaneId(self.next_lane);
                 let kept = &mut self.handlers[index];
+                let key = kept.key(&shard);
                 let Some(held) = kept.held.get_mut(&shard) else { continue };
-                let feed = self.readers.feed(&shard);
                 held.lane = Some(lane);
+                if !self.parts.held.may_open(&key, held.epoch) {
+                    // It is to be closed, and that is on its way here.
+                    kept.lineage.close(&shard);
+                    continue;
+                }
+                let feed = self.readers.feed(&shard);
                 let after = match &held.checkpoint {
                     Some(Checkpoint::At(sequence)) => StreamPoint::After(sequence.clone()),
                     Some(Checkpoint::Finished) | None => StreamPoint::Horizon,
@@ -441,12 +409,8 @@ impl Shards {
                 if kept.handler.orders.send(LaneOrder::Open(lane, feed, opening)).await.is_err() {
                     warn!(handler = %name, "the handler's lanes have stopped");
                 }
-                let need = match after {
-                    StreamPoint::Horizon => backfill::at_opening(&shard, kept.complete_since, now),
-                    StreamPoint::After(_) => None,
-                };
-                if let Some((_, reason)) = need {
-                    self.needs(index, reason, true).await;
+                if let Some(deadline) = self.parts.held.opened(&key, held.epoch, lane, &kept.handler.orders) {
+                    kept.handler.orders.send(LaneOrder::Close(lane, deadline)).await.ok();
                 }
             }
         }
@@ -454,26 +418,6 @@ impl Shards {
         self.waiting.set(shown(waiting));
         self.reading.set(shown(self.readers.of_stream()));
     }
-}
-
-/// What a handler needs is noted again after so long, when it could not be.
-const NEED_RETRY: Duration = Duration::from_secs(1);
-
-/// With `on_trim = "fail"`: the loss is noted durably, as a job that nobody works on, and stops the relay now and at every
-/// start.
-async fn fail_if_trimmed(handler: &HandlerLanes, desk: &mut Desk, jobs: &JobPorts) -> Result<(), RelayError> {
-    let handler = handler.name.clone();
-    if let Some(job) = desk.unfinished_job().filter(|job| job.kind == JobKind::Reconcile) {
-        return Err(RelayError::Trimmed { handler, reason: job.reason.clone() });
-    }
-    if let Some((JobKind::Reconcile, reason)) = desk.need.clone() {
-        let stream = desk.follows.clone().unwrap_or_default();
-        if let Err(error) = jobs.begin(&handler, (JobKind::Reconcile, &reason), &stream).await {
-            warn!(%handler, error = %with_causes(&error), "that the stream has lost records could not be noted");
-        }
-        return Err(RelayError::Trimmed { handler, reason });
-    }
-    Ok(())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a count of shards is far below 2^52")]

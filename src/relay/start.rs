@@ -9,11 +9,11 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use super::kept::HandlerLanes;
 use super::{HandlerSpec, RelayPorts, RelaySettings};
 use crate::fleet::MemberId;
+use crate::handler::HandlerName;
 use crate::lane::{LaneSettings, OnFailure, Subscription};
-use crate::relay_table::Suspect;
+use crate::relay_table::{Life, Suspect};
 use crate::storage::{Mark, MarkState, Marking, StorageError};
 use crate::stream::with_causes;
 use crate::telemetry::names;
@@ -69,26 +69,29 @@ pub(super) async fn start(
     }
 }
 
-/// How a replica ended that held a lease of the handler and died: none when it had nothing to do with the handler's events.
+/// How a replica ended that held a lease of the handler and died.
 /// The event that it was given then is taken to be what ended it, once it has been often enough.
-pub(super) async fn last_life(ports: &RelayPorts, handler: &HandlerLanes, dead: &MemberId) -> Option<Option<Suspect>> {
+pub(super) async fn last_life(
+    ports: &RelayPorts,
+    (handler, settings): (&HandlerName, &LaneSettings),
+    dead: &MemberId,
+) -> Life {
     let mut backoff = Backoff::new(START_BACKOFF, ports.random.clone());
     loop {
         let attempt = async {
-            let life = ports.lives.of(dead, &handler.name).await?;
-            if let Some(suspect) = life.suspect.as_ref().filter(|suspect| is_guilty(&handler.settings, suspect)) {
+            let life = ports.lives.of(dead, handler).await?;
+            if let Some(suspect) = life.suspect.as_ref().filter(|suspect| is_guilty(settings, suspect)) {
                 park(ports, handler, suspect).await?;
             }
-            ports.lives.forget(dead, &handler.name).await?;
             Ok::<_, StorageError>(life)
         };
         match attempt.await {
             Ok(life) => {
                 ports.health.mended(RELAY_TABLE);
                 if life.unclean {
-                    warn!(handler = %handler.name, member = %dead, events = handler.settings.careful_events, "a replica that had the handler did not end as it should; the next events are given one by one");
+                    warn!(%handler, member = %dead, events = settings.careful_events, "a replica that had the handler did not end as it should; the next events are given one by one");
                 }
-                return life.unclean.then_some(life.suspect);
+                return life;
             }
             Err(error) => ports.health.problem(RELAY_TABLE, with_causes(&error)),
         }
@@ -117,9 +120,9 @@ fn is_guilty(settings: &LaneSettings, suspect: &Suspect) -> bool {
 }
 
 /// Parks the root of an event that ends the process, unless it was accepted meanwhile.
-async fn park(ports: &RelayPorts, handler: &HandlerLanes, suspect: &Suspect) -> Result<(), StorageError> {
+async fn park(ports: &RelayPorts, handler: &HandlerName, suspect: &Suspect) -> Result<(), StorageError> {
     let Suspect { root, sequence, attempts } = suspect;
-    let loaded = ports.positions.load(&handler.name, std::slice::from_ref(root)).await?;
+    let loaded = ports.positions.load(handler, std::slice::from_ref(root)).await?;
     let standing = loaded.into_iter().next().unwrap_or_default();
     let accepted = standing.position.is_some_and(|position| position >= *sequence);
     let again = standing.mark.as_ref().is_some_and(|mark| mark.rewound && mark.sequence <= *sequence);
@@ -127,9 +130,9 @@ async fn park(ports: &RelayPorts, handler: &HandlerLanes, suspect: &Suspect) -> 
         let reason = "the process ended while the handler had this event";
         let mark = Mark::new(MarkState::Parked, *sequence, attempts + 1, reason, ports.clock.now());
         let mark = Mark { rewound: accepted, ..mark };
-        if ports.marks.mark(&handler.name, root, &standing, &mark).await? == Marking::Done {
-            counter!(names::ROOTS_PARKED, "handler" => handler.name.as_str().to_owned()).increment(1);
-            error!(handler = %handler.name, %root, %sequence, attempts = mark.attempts, reason, "the root is parked for this handler: nothing is lost; mend the cause, then `angzarr-relay parked release`");
+        if ports.marks.mark(handler, root, &standing, &mark).await? == Marking::Done {
+            counter!(names::ROOTS_PARKED, "handler" => handler.as_str().to_owned()).increment(1);
+            error!(%handler, %root, %sequence, attempts = mark.attempts, reason, "the root is parked for this handler: nothing is lost; mend the cause, then `angzarr-relay parked release`");
         }
     }
     Ok(())

@@ -93,6 +93,12 @@ impl LivesOfAll for RelayTable {
         Arc::new(MemberLives { table: self.clone(), member: member.clone() })
     }
 
+    async fn members(&self, handler: &HandlerName) -> Result<Vec<MemberId>, StorageError> {
+        let prefix = format!("{}#", escape(handler.as_str()));
+        let member = |row: &Item| text_of(row, SK)?.strip_prefix(&prefix).map(MemberId::new);
+        Ok(self.partition(LIVES).await?.iter().filter_map(member).collect())
+    }
+
     async fn of(&self, member: &MemberId, handler: &HandlerName) -> Result<Life, StorageError> {
         let row = self.get(LIVES, &row_name(member, handler)).await?;
         Ok(row.as_ref().map(decode).unwrap_or_default())

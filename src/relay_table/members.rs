@@ -2,10 +2,12 @@
 //!
 //! Rows: `pk = fleet`; `sk = schema`: `version` N; `sk = view`: `version` N, `members` SS; `sk = lineage`: `number` N; and
 //! `sk = member#{id}`: `counter` N, `dead` BOOL, `leaving` BOOL, `view` N, `handlers` SS, `version` S, `joined_at` S, `renewed_at` S,
+//! `expires_after_millis` N, `overdue_after_millis` N,
 //! `lags_secs` M (handler to N; those without a lag are left out). A member's row stays within one write unit, so a
 //! renewal costs one; with many handlers that lag it may take a second.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity, TransactWriteItem, Update};
@@ -14,7 +16,8 @@ use super::lease_row::{is_true, number, number_of};
 use super::table::{SK, keyed};
 use super::{Checkpoint, RelayTable};
 use crate::fleet::{
-    Changed, Fleet, FleetStore, JoinError, Lease, LeaseKey, Member, MemberId, Report, SCHEMA, Taken, View, ViewAction,
+    Changed, Fleet, FleetStore, JoinError, Lease, LeaseKey, Member, MemberId, Patience, Report, SCHEMA, Taken, View,
+    ViewAction,
 };
 use crate::handler::HandlerName;
 use crate::storage::StorageError;
@@ -36,6 +39,8 @@ const HANDLERS: &str = "handlers";
 const JOINED_AT: &str = "joined_at";
 pub(super) const RENEWED_AT: &str = "renewed_at";
 pub(super) const LAGS: &str = "lags_secs";
+const EXPIRES: &str = "expires_after_millis";
+const OVERDUE: &str = "overdue_after_millis";
 
 /// What the attributes that change are called in expressions.
 const ATTRIBUTES: [(&str, &str); 6] = [
@@ -78,6 +83,8 @@ fn encode_member(member: &Member) -> Item {
         (COUNTER.to_owned(), number(member.counter)),
         (VIEW.to_owned(), number(member.view)),
         (VERSION.to_owned(), text(member.version.as_str())),
+        (EXPIRES.to_owned(), number(millis(member.patience.expires_after))),
+        (OVERDUE.to_owned(), number(millis(member.patience.overdue_after))),
     ]);
     item.extend(set(HANDLERS, member.handlers.iter().map(HandlerName::as_str)));
     item
@@ -94,7 +101,15 @@ fn decode_member(id: &str, item: &Item) -> Result<Member, &'static str> {
         view: number_of(item, VIEW).unwrap_or(0),
         handlers: handlers.collect::<BTreeSet<_>>(),
         version: text_of(item, VERSION).unwrap_or_default().to_owned(),
+        patience: Patience {
+            expires_after: Duration::from_millis(number_of(item, EXPIRES).unwrap_or(0)),
+            overdue_after: Duration::from_millis(number_of(item, OVERDUE).unwrap_or(0)),
+        },
     })
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 pub(super) fn decode_fleet(rows: &[Item]) -> Result<Fleet, (String, &'static str)> {
@@ -306,6 +321,7 @@ mod tests {
             view: 3,
             handlers,
             version: "0.1.0".into(),
+            patience: Patience { expires_after: Duration::from_secs(8), overdue_after: Duration::from_millis(12_500) },
         };
         let members = vec![member("one~1", handlers), member("two#2", BTreeSet::new())];
         let mut view = keyed(FLEET, VIEW);

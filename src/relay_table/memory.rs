@@ -158,6 +158,13 @@ impl LivesOfAll for MemoryRelayTable {
         Arc::new(MemberLives { table: self.clone(), member: member.clone() })
     }
 
+    async fn members(&self, handler: &HandlerName) -> Result<Vec<MemberId>, StorageError> {
+        Ok(self.with(|rows| {
+            let of_handler = rows.lives.keys().filter(|(_, of)| of == handler);
+            of_handler.map(|(member, _)| member.clone()).collect()
+        }))
+    }
+
     async fn of(&self, member: &MemberId, handler: &HandlerName) -> Result<Life, StorageError> {
         let key = (member.clone(), handler.clone());
         Ok(self.with(|rows| rows.lives.get(&key).cloned().unwrap_or_default()))

@@ -149,6 +149,8 @@ pub trait Lives: Send + Sync {
 pub trait LivesOfAll: Send + Sync {
     /// Where this member notes its own.
     fn notes_of(&self, member: &MemberId) -> Arc<dyn Lives>;
+    /// The members of which a life for this handler is kept.
+    async fn members(&self, handler: &HandlerName) -> Result<Vec<MemberId>, StorageError>;
     /// How a handler's life in a member went: unclean when its end was not noted.
     async fn of(&self, member: &MemberId, handler: &HandlerName) -> Result<Life, StorageError>;
     /// Forgets it.

@@ -52,6 +52,16 @@ struct Streams {
     earlier: Option<(Arc<str>, HashSet<ShardId>)>,
 }
 
+impl Streams {
+    /// Remembers of which stream a shard is.
+    fn is_in(&mut self, shard: &ShardId, arn: &Arc<str>) {
+        match &mut self.earlier {
+            Some((earlier, shards)) if earlier == arn => shards.insert(shard.clone()),
+            _ => self.listed.insert(shard.clone()),
+        };
+    }
+}
+
 impl DynamoStream {
     /// Finds the table's latest stream and checks that it carries new images.
     ///
@@ -76,6 +86,60 @@ impl DynamoStream {
     #[must_use]
     pub fn arn(&self) -> Arc<str> {
         self.with(|streams| streams.latest.clone())
+    }
+
+    /// Looks which stream is the latest, unless that was just done.
+    async fn look(&self) -> Result<(), StreamError> {
+        if self.with(|streams| streams.looked_at.elapsed() < LOOK_HOLDS) {
+            return Ok(());
+        }
+        let latest: Arc<str> = latest_stream(&self.clients, &self.events_table).await?.into();
+        self.with(|streams| {
+            streams.looked_at = Instant::now();
+            if latest != streams.latest {
+                let listed = std::mem::take(&mut streams.listed);
+                streams.earlier = Some((std::mem::replace(&mut streams.latest, latest), listed));
+            }
+        });
+        Ok(())
+    }
+
+    /// The other streams that a shard may be of, once it was looked which is the latest: whoever has not listed the shards
+    /// does not know of which stream one is.
+    async fn others(&self, than: &Arc<str>) -> Result<Vec<Arc<str>>, StreamError> {
+        self.look().await?;
+        Ok(self.with(|streams| {
+            let earlier = streams.earlier.iter().map(|(arn, _)| arn.clone());
+            std::iter::once(streams.latest.clone()).chain(earlier).filter(|arn| arn != than).collect()
+        }))
+    }
+
+    async fn children_in(&self, arn: &str, parent: &ShardId) -> Result<Vec<Shard>, StreamError> {
+        let filter = sdk::ShardFilter::builder().r#type(ShardFilterType::ChildShards).shard_id(parent.as_str()).build();
+        let call = self.clients.streams.describe_stream().stream_arn(arn).shard_filter(filter);
+        let answer = observe("DescribeStream", call.send())
+            .await
+            .map_err(|error| failed("DescribeStream", "dynamodb:DescribeStream", error))?;
+        let listed = answer.stream_description.and_then(|description| description.shards).unwrap_or_default();
+        // Emulators ignore the filter.
+        Ok(listed.into_iter().filter_map(shard).filter(|shard| shard.parent.as_ref() == Some(parent)).collect())
+    }
+
+    async fn open_in(&self, arn: &str, shard: &ShardId, from: &StreamPoint) -> Result<ShardIterator, StreamError> {
+        let call = self.clients.streams.get_shard_iterator().stream_arn(arn).shard_id(shard.as_str());
+        let call = match from {
+            StreamPoint::Horizon => call.shard_iterator_type(ShardIteratorType::TrimHorizon),
+            StreamPoint::After(sequence) => {
+                call.shard_iterator_type(ShardIteratorType::AfterSequenceNumber).sequence_number(sequence.digits())
+            }
+        };
+        let answer = observe("GetShardIterator", call.send())
+            .await
+            .map_err(|error| failed("GetShardIterator", "dynamodb:GetShardIterator", error))?;
+        answer.shard_iterator.map(ShardIterator).ok_or_else(|| StreamError::Unavailable {
+            operation: "GetShardIterator",
+            source: Box::new(Malformed("shard iterator")),
+        })
     }
 
     fn arn_of(&self, shard: &ShardId) -> Arc<str> {
@@ -211,16 +275,10 @@ impl StreamSource for DynamoStream {
     }
 
     async fn shards(&self, after: Option<&ShardId>) -> Result<ShardPage, StreamError> {
-        if after.is_none() && self.with(|streams| streams.looked_at.elapsed() >= LOOK_HOLDS) {
+        if after.is_none() {
             // A listing begins with a look which stream it is of.
-            let latest: Arc<str> = latest_stream(&self.clients, &self.events_table).await?.into();
-            self.with(|streams| {
-                streams.looked_at = Instant::now();
-                let listed = std::mem::take(&mut streams.listed);
-                if latest != streams.latest {
-                    streams.earlier = Some((std::mem::replace(&mut streams.latest, latest), listed));
-                }
-            });
+            self.look().await?;
+            self.with(|streams| streams.listed.clear());
         }
         let arn = self.arn();
         let call = (self.clients.streams.describe_stream())
@@ -237,36 +295,39 @@ impl StreamSource for DynamoStream {
     }
 
     async fn children(&self, parent: &ShardId) -> Result<Vec<Shard>, StreamError> {
-        let filter = sdk::ShardFilter::builder().r#type(ShardFilterType::ChildShards).shard_id(parent.as_str()).build();
-        let arn = self.arn_of(parent);
-        let call = self.clients.streams.describe_stream().stream_arn(&*arn).shard_filter(filter);
-        let answer = observe("DescribeStream", call.send())
-            .await
-            .map_err(|error| failed("DescribeStream", "dynamodb:DescribeStream", error))?;
-        let listed = answer.stream_description.and_then(|description| description.shards).unwrap_or_default();
-        // Emulators ignore the filter.
-        Ok(listed.into_iter().filter_map(shard).filter(|shard| shard.parent.as_ref() == Some(parent)).collect())
+        let taken_to_be = self.arn_of(parent);
+        match self.children_in(&taken_to_be, parent).await {
+            Err(StreamError::Gone) => {}
+            answer => return answer,
+        }
+        for arn in self.others(&taken_to_be).await? {
+            match self.children_in(&arn, parent).await {
+                Err(StreamError::Gone) => {}
+                answer => return answer,
+            }
+        }
+        Err(StreamError::Gone)
     }
 }
 
 #[async_trait]
 impl ShardSource for DynamoStream {
     async fn open(&self, shard: &ShardId, from: &StreamPoint) -> Result<ShardIterator, StreamError> {
-        let arn = self.arn_of(shard);
-        let call = self.clients.streams.get_shard_iterator().stream_arn(&*arn).shard_id(shard.as_str());
-        let call = match from {
-            StreamPoint::Horizon => call.shard_iterator_type(ShardIteratorType::TrimHorizon),
-            StreamPoint::After(sequence) => {
-                call.shard_iterator_type(ShardIteratorType::AfterSequenceNumber).sequence_number(sequence.digits())
+        let taken_to_be = self.arn_of(shard);
+        match self.open_in(&taken_to_be, shard, from).await {
+            Err(StreamError::Gone) => {}
+            answer => return answer,
+        }
+        for arn in self.others(&taken_to_be).await? {
+            match self.open_in(&arn, shard, from).await {
+                Err(StreamError::Gone) => {}
+                answer => {
+                    self.with(|streams| streams.is_in(shard, &arn));
+                    return answer;
+                }
             }
-        };
-        let answer = observe("GetShardIterator", call.send())
-            .await
-            .map_err(|error| failed("GetShardIterator", "dynamodb:GetShardIterator", error))?;
-        answer.shard_iterator.map(ShardIterator).ok_or_else(|| StreamError::Unavailable {
-            operation: "GetShardIterator",
-            source: Box::new(Malformed("shard iterator")),
-        })
+        }
+        Err(StreamError::Gone)
     }
 
     async fn fetch(&self, iterator: &ShardIterator) -> Result<Fetched, StreamError> {

@@ -6,10 +6,12 @@
 //! means, the lanes'.
 
 use std::collections::HashMap;
+use std::future::pending;
 use std::time::Duration;
 
 use metrics::{Counter, counter};
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, info, warn};
@@ -63,7 +65,7 @@ pub struct ReaderParts {
 }
 
 /// Records that the stream no longer has.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Lost {
     /// The lanes that had not been given them.
     pub lanes: Vec<LaneId>,
@@ -71,6 +73,8 @@ pub struct Lost {
     pub trimmed: bool,
     /// What happened, for operators.
     pub reason: String,
+    /// Told when that is durable: the reader waits for it.
+    pub noted: oneshot::Sender<()>,
 }
 
 /// The reader of one shard.
@@ -266,7 +270,7 @@ impl ShardReader {
         room.resize(page.memory_bytes);
         let kept_bytes_max = (self.parts.kept_bytes_max)();
         self.feed.with(|shared| {
-            let ready = shared.window.insert(read.place, page, room, fill != Fill::Full);
+            let ready = shared.window.insert(read.place, page, room, (fill != Fill::Full).then_some(asked_at));
             shared.window.trim(kept_bytes_max);
             Feed::notify(shared, ready);
         });
@@ -309,10 +313,18 @@ impl ShardReader {
         kinds.invalid_keys.increment(foreign);
     }
 
-    fn tell_lost(&self, lanes: Vec<LaneId>, trimmed: bool, reason: String) {
-        if let Some(lost) = self.parts.lost.as_ref().filter(|_| !lanes.is_empty()) {
-            // Nobody listens any more only when the relay stops.
-            lost.send(Lost { lanes, trimmed, reason }).ok();
+    /// Tells what is lost, and waits until that is durable: behind it the shard goes on, and nothing shows it any more.
+    async fn tell_lost(&self, lanes: Vec<LaneId>, trimmed: bool, reason: String) {
+        let Some(lost) = self.parts.lost.as_ref().filter(|_| !lanes.is_empty()) else { return };
+        let (noted, mut durable) = oneshot::channel();
+        // Nobody listens any more only when the relay stops: then nothing goes on here.
+        lost.send(Lost { lanes, trimmed, reason, noted }).ok();
+        loop {
+            match timeout(IDLE_TURN, &mut durable).await {
+                Ok(Ok(())) => return,
+                Ok(Err(_stops)) => return pending().await,
+                Err(_elapsed) => self.beat.beat(),
+            }
         }
     }
 
@@ -335,7 +347,8 @@ impl ShardReader {
                     lanes,
                     true,
                     format!("the stream has trimmed what was to be read of the shard {}", self.feed.shard()),
-                );
+                )
+                .await;
                 sleep(self.failures.next_wait()).await;
             }
             StreamError::Gone if self.gone_answers + 1 >= GONE_ANSWERS_MAX => {
@@ -344,11 +357,11 @@ impl ShardReader {
                 // Told before the lanes learn of the end, and note it.
                 let lanes = self.feed.with(|shared| shared.window.unfinished());
                 let reason = format!("the shard {} was gone before it was read to its end", self.feed.shard());
-                self.tell_lost(lanes, false, reason);
-                let page = Page::new(read.from.clone(), Vec::new(), true);
+                self.tell_lost(lanes, false, reason).await;
+                let (page, now) = (Page::new(read.from.clone(), Vec::new(), true), self.parts.clock.now());
                 room.resize(page.memory_bytes);
                 self.feed.with(|shared| {
-                    let ready = shared.window.insert(read.place, page, room, true);
+                    let ready = shared.window.insert(read.place, page, room, Some(now));
                     Feed::notify(shared, ready);
                 });
             }
@@ -362,6 +375,7 @@ impl ShardReader {
             | StreamError::NoStream { .. }
             | StreamError::Unavailable { .. } => {
                 drop(room);
+                self.feed.with(|shared| shared.window.lost_head());
                 let wait = self.failures.next_wait();
                 if !matches!(error, StreamError::Throttled { .. }) {
                     self.parts.health.problem(STREAM, with_causes(&error));
@@ -370,6 +384,13 @@ impl ShardReader {
                 sleep(wait).await;
             }
         }
+    }
+}
+
+impl Drop for ShardReader {
+    /// Nobody else would take its problem back; whoever has the same tells it again.
+    fn drop(&mut self) {
+        self.parts.health.mended(STREAM);
     }
 }
 

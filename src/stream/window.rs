@@ -68,12 +68,21 @@ pub(crate) struct Window {
     first: u64,
     head: StreamPoint,
     at_head: bool,
+    /// When the shard was last read to its head.
+    head_at: Option<Timestamp>,
     lanes: BTreeMap<LaneId, Lane>,
 }
 
 impl Window {
     pub(crate) fn new() -> Self {
-        Self { pages: VecDeque::new(), first: 0, head: StreamPoint::Horizon, at_head: false, lanes: BTreeMap::new() }
+        Self {
+            pages: VecDeque::new(),
+            first: 0,
+            head: StreamPoint::Horizon,
+            at_head: false,
+            head_at: None,
+            lanes: BTreeMap::new(),
+        }
     }
 
     fn next_number(&self) -> u64 {
@@ -198,7 +207,7 @@ impl Window {
         self.head = to;
         self.first = self.next_number();
         self.pages.clear();
-        self.at_head = false;
+        (self.at_head, self.head_at) = (false, None);
     }
 
     /// Whether a lane still reads for itself.
@@ -209,14 +218,26 @@ impl Window {
         })
     }
 
-    /// Takes in a page that was read; answers which lanes can go on. `at_head`: the shard had no more than this.
-    pub(crate) fn insert(&mut self, place: ReadPlace, page: Page, room: Room, at_head: bool) -> Vec<LaneId> {
+    /// The head could not be read: nobody knows what is there.
+    pub(crate) fn lost_head(&mut self) {
+        self.at_head = false;
+    }
+
+    /// Takes in a page that was read; answers which lanes can go on. `at_head`: the shard had no more than this, then.
+    pub(crate) fn insert(
+        &mut self,
+        place: ReadPlace,
+        page: Page,
+        room: Room,
+        at_head: Option<Timestamp>,
+    ) -> Vec<LaneId> {
         let kept = Kept { page: Arc::new(page), _room: room };
         match place {
             // The head has moved on while this was being read.
             ReadPlace::Head if kept.page.before != self.head => Vec::new(),
             ReadPlace::Head => {
-                self.at_head = at_head;
+                self.at_head = at_head.is_some();
+                self.head_at = at_head.or(self.head_at);
                 self.head = kept.page.through.clone();
                 if kept.page.records > 0 || kept.page.end {
                     self.pages.push_back(kept);
@@ -305,7 +326,10 @@ impl Window {
         let lane = self.lanes.get(&id)?;
         match &lane.place {
             _ if lane.ended => None,
-            Place::In(number) if *number >= self.next_number() => (!self.at_head).then_some(lane.reached_at),
+            Place::In(number) if *number >= self.next_number() => {
+                let known_at = self.head_at.map_or(lane.reached_at, |head_at| head_at.max(lane.reached_at));
+                (!self.at_head).then_some(known_at)
+            }
             Place::In(number) if *number >= self.first => {
                 let index = usize::try_from(*number - self.first).unwrap_or(usize::MAX);
                 self.pages.get(index).and_then(|kept| kept.page.oldest_at).or(Some(lane.reached_at))

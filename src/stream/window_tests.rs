@@ -48,7 +48,7 @@ impl Shard {
     fn serve(&self, window: &mut Window, read: &Read) -> Vec<LaneId> {
         let (page, at_head) = self.read(&read.from);
         let room = Budget::new(1 << 30).try_reserve(page.memory_bytes).unwrap();
-        window.insert(read.place, page, room, at_head)
+        window.insert(read.place, page, room, at_head.then(|| Timestamp::from_unix_millis(NOW)))
     }
 }
 

@@ -46,10 +46,13 @@ const STARTING: &str = "start";
 
 impl Default for Health {
     fn default() -> Self {
-        let text = "the stream's shards are not found yet".to_owned();
-        let starting = BTreeMap::from([(STARTING.to_owned(), Problem { text, logged_at: Instant::now() })]);
-        Self(Arc::new(State { started: Instant::now(), beats: Mutex::default(), problems: Mutex::new(starting) }))
+        Self(Arc::new(State { started: Instant::now(), beats: Mutex::default(), problems: Mutex::new(starting()) }))
     }
+}
+
+fn starting() -> BTreeMap<String, Problem> {
+    let text = "the stream's shards are not found yet".to_owned();
+    BTreeMap::from([(STARTING.to_owned(), Problem { text, logged_at: Instant::now() })])
 }
 
 impl Health {
@@ -91,6 +94,12 @@ impl Health {
         if problems.remove(subject).is_some() && subject != STARTING {
             info!(subject, "mended");
         }
+    }
+
+    /// The relay begins anew: what stood in the way of its life before is nobody's to take back any more.
+    pub fn begins_anew(&self) {
+        let mut problems = self.0.problems.lock().unwrap_or_else(PoisonError::into_inner);
+        *problems = starting();
     }
 
     /// Why the process is not ready, one line each; empty when it is.

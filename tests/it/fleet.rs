@@ -1,10 +1,11 @@
 //! The rows of the fleet: each change under its condition, on both DynamoDBs and in memory alike.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use angzarr_relay::aws::AwsClients;
 use angzarr_relay::fleet::{
-    Changed, Epoch, FleetStore, JoinError, Lease, LeaseKey, LeaseKind, Member, MemberId, Report, Taken, View,
+    Changed, Epoch, FleetStore, JoinError, Lease, LeaseKey, LeaseKind, Member, MemberId, Patience, Report, Taken, View,
     ViewAction,
 };
 use angzarr_relay::handler::HandlerName;
@@ -42,6 +43,7 @@ fn member(id: &str) -> Member {
         view: 0,
         handlers: BTreeSet::from([handler(), HandlerName::new("other").unwrap()]),
         version: "0.1.0".into(),
+        patience: Patience { expires_after: Duration::from_secs(8), overdue_after: Duration::from_millis(12_500) },
     }
 }
 

@@ -50,6 +50,7 @@ mod fleet;
 mod holes;
 mod handlers;
 mod local;
+mod mixed_fleet;
 mod outage;
 mod parking;
 mod positions;

@@ -281,6 +281,9 @@ async fn a_root_that_blocks_stops_alone_and_goes_on_by_itself() {
     let blocking = "retry = { initial = \"100ms\", max = \"500ms\" }\non_failure = \"block\"";
     home.configure(dynamo.endpoint(), &billing(&url, "projector", blocking));
     let mut relay = home.start().await;
+    // A root that blocks a scan is deferred, so that the scan comes to its end; here it is to block a shard.
+    shows(&relay, r#"angzarr_relay_jobs_begun_total{handler="billing",kind="backfill"}"#, 1.0).await;
+    shows(&relay, r#"angzarr_relay_jobs_count{handler="billing",kind="backfill"}"#, 0.0).await;
     writer.append_to(0..10, 6).await;
     until("the other roots are through", async || has_all_it_takes(&service, &writer)).await;
     let lag = r#"angzarr_relay_handler_lag_seconds{handler="billing"}"#;

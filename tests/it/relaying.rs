@@ -243,8 +243,8 @@ impl Output {
             for (index, sequence) in sequences.iter().enumerate() {
                 if first.contains(sequence) {
                     repeats += 1;
-                    let durable =
-                        kills.iter().rev().find(|(seen, _)| seen.get(root).is_some_and(|seen| index >= *seen));
+                    let had_come = |seen: &BTreeMap<String, usize>| seen.get(root).copied().unwrap_or(0);
+                    let durable = kills.iter().rev().find(|(seen, _)| index >= had_come(seen));
                     let durable =
                         durable.unwrap_or_else(|| panic!("{root} {sequence} came twice without a kill between"));
                     let durable = durable.1.get(root);

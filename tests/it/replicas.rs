@@ -17,7 +17,7 @@ use angzarr_relay::time::Clock;
 use serde_json::{Value, json};
 
 use crate::embedded::{root, tables};
-use crate::outage::{Service, billing, has_all_it_takes, serve};
+use crate::outage::{Service, billing, serve};
 use crate::shards::sharded_clients;
 use crate::support::{RelayHome, RelayProcess, Writer, until};
 
@@ -165,7 +165,7 @@ async fn replicas_that_come_and_go_share_the_shards_and_repeat_nothing() {
     }
     fleet.shared(&[3, 3, 2]).await;
     writer.append_to(0..ROOTS, 2).await;
-    until("everything has arrived once", async || has_all_it_takes(&fleet.service, &writer)).await;
+    fleet.all_arrived(&writer).await;
     fleet.stop_all().await;
     assert_eq!(fleet.service.lock().unwrap().taken, *writer.written());
     assert_eq!(fleet.table().fleet().await.unwrap().members, [], "who stops leaves no row");

@@ -14,7 +14,8 @@ use aws_sdk_dynamodb::types::{
     StreamSpecification, StreamViewType,
 };
 
-use crate::embedded::{event, events, root, tables};
+use crate::embedded::{clients, event, events, root, tables};
+use crate::support::{DynamoDbLocal, until};
 
 crate::scenarios!(
     brings_every_event_once,
@@ -179,6 +180,36 @@ async fn a_table_without_a_stream_is_mended_by_a_command(aws: &AwsClients, prefi
     }
 }
 
+/// Of two readers of the same table one lists the shards only; the other is told of them, as a replica is by its leases.
+/// The embedded one gives the shards of every stream the same name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_of_a_stream_that_was_not_listed_is_found() {
+    let emulator = DynamoDbLocal::start().await;
+    let (aws, prefix) = (&clients(Some(&emulator.endpoint), None).await, "unlisted");
+    let (lists, store) = connect(aws, prefix).await;
+    let told = DynamoStream::connect(aws, &TableNames::from_prefix(prefix).events).await.unwrap();
+    let last = store.append(&root("a"), None, &events(2)).await.unwrap();
+    let before = shards(&lists).await.remove(0);
+    let stream_is = async |enabled: bool| {
+        let specification = StreamSpecification::builder().stream_enabled(enabled);
+        let specification =
+            if enabled { specification.stream_view_type(StreamViewType::NewImage) } else { specification };
+        let table = TableNames::from_prefix(prefix).events;
+        let update = aws.dynamodb.update_table().table_name(table).stream_specification(specification.build().unwrap());
+        update.send().await.unwrap();
+    };
+    stream_is(false).await;
+    stream_is(true).await;
+    store.append(&root("a"), Some(last), &events(3)).await.unwrap();
+    let after = until("the new stream is listed", async || {
+        shards(&lists).await.into_iter().find(|shard| shard.id != before.id && shard.parent.is_none())
+    })
+    .await;
+    assert_eq!(read(&told, &after.id, &StreamPoint::Horizon, 3).await.len(), 3);
+    assert_eq!(read(&told, &before.id, &StreamPoint::Horizon, 2).await.len(), 2, "the one before is read to its end");
+    assert_eq!(told.name(), lists.name());
+}
+
 async fn an_unknown_stream_is_gone(aws: &AwsClients, prefix: &str) {
     let (stream, store) = connect(aws, prefix).await;
     store.append(&root("a"), None, &events(1)).await.unwrap();
@@ -187,6 +218,6 @@ async fn an_unknown_stream_is_gone(aws: &AwsClients, prefix: &str) {
     assert!(stream.read(&garbage).await.is_err());
     aws.dynamodb.delete_table().table_name(TableNames::from_prefix(prefix).events).send().await.unwrap();
     if let Err(error) = stream.open(&shard.id, &StreamPoint::Horizon).await {
-        assert!(matches!(error, StreamError::Gone), "{error:?}");
+        assert!(matches!(error, StreamError::Gone | StreamError::NoStream { .. }), "{error:?}");
     }
 }

@@ -122,6 +122,10 @@ impl LivesOfAll for Faulty {
         Arc::new(FaultyLives { faulty: self.again(), lives: self.world.table.notes_of(member) })
     }
 
+    async fn members(&self, handler: &HandlerName) -> Result<Vec<MemberId>, StorageError> {
+        self.call("Query", LivesOfAll::members(&self.world.table, handler)).await
+    }
+
     async fn of(&self, member: &MemberId, handler: &HandlerName) -> Result<Life, StorageError> {
         self.call("GetItem", self.world.table.of(member, handler)).await
     }

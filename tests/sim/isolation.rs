@@ -2,207 +2,27 @@
 //! one that is a hundred times slower than another, an outage, an event that ends the process. Each is a case the seeds may meet, here alone and in
 //! the plain.
 
-use std::collections::BTreeMap;
 use std::future::pending;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use angzarr_relay::backfill::{JobStore as _, MemoryScan, ScanProgress, Seen};
-use angzarr_relay::event::{Event, Root, Sequence, Timestamp};
+use angzarr_relay::backfill::{JobStore as _, Seen};
+use angzarr_relay::event::{Event, Root, Sequence};
 use angzarr_relay::fleet::FleetStore;
 use angzarr_relay::handler::{Accepted, Handler, HandlerError, HandlerName, RootBatch};
-use angzarr_relay::lane::{LaneSettings, OnFailure, Subscription};
-use angzarr_relay::relay::{HandlerSpec, OnTrim, Relay, RelayPorts, RelaySettings};
-use angzarr_relay::relay_table::{MemoryRelayTable, Start};
+use angzarr_relay::lane::{LaneSettings, OnFailure};
+use angzarr_relay::relay::{OnTrim, RelayPorts};
+use angzarr_relay::relay_table::Start;
 use angzarr_relay::storage::{
-    Advance, Advanced, MarkState, MarkStore as _, Marked, MemoryEvents, MemoryPositions, PositionStore, Preloaded,
-    Standing, StorageError,
+    Advance, Advanced, MarkState, MarkStore as _, Marked, PositionStore, Preloaded, Standing, StorageError,
 };
-use angzarr_relay::stream::{Change, MemoryStream, ShardId};
-use angzarr_relay::telemetry::Health;
-use angzarr_relay::time::{Clock, Random};
+use angzarr_relay::time::Random;
 use async_trait::async_trait;
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
-use tokio_util::sync::CancellationToken;
 
-/// A table and its stream, one shard.
-struct Store {
-    events: MemoryEvents,
-    stream: MemoryStream,
-    positions: MemoryPositions,
-    table: MemoryRelayTable,
-    shard: ShardId,
-    clock: Clock,
-    health: Health,
-    start: Start,
-    settings: RelaySettings,
-    on_failure: OnFailure,
-    lives: AtomicU64,
-}
-
-fn root(number: u64) -> Root {
-    Root::new("orders", "", &format!("r{number}")).unwrap()
-}
-
-fn name(text: &str) -> HandlerName {
-    HandlerName::new(text).unwrap()
-}
-
-fn on_trim(on_trim: OnTrim) -> RelaySettings {
-    RelaySettings { on_trim, ..RelaySettings::default() }
-}
-
-/// When the world begins.
-fn began_at() -> Timestamp {
-    Timestamp::from_unix_millis(1_800_000_000_000)
-}
-
-impl Store {
-    fn new() -> Self {
-        let stream = MemoryStream::default();
-        let shard = stream.create_shard(None);
-        let clock = Clock::starting_at(began_at());
-        let (events, positions, table) = Default::default();
-        // Within the stream: nothing is to be built from the table first.
-        let (start, settings) = (Start::At(began_at()), RelaySettings::default());
-        let (health, on_failure, lives) = (Health::default(), OnFailure::Block, AtomicU64::new(1));
-        Self { events, stream, positions, table, shard, clock, health, start, settings, on_failure, lives }
-    }
-
-    fn commit(&self, root: &Root, sequence: u64) -> Event {
-        let event = Event {
-            root: root.clone(),
-            sequence: Sequence(sequence),
-            event_type: "OrderPlaced".into(),
-            payload: vec![7; 100].into(),
-            chunked: None,
-            correlation_id: None,
-            created_at: self.clock.now(),
-        };
-        self.events.put(event.clone());
-        event
-    }
-
-    fn push(&self, event: Event) {
-        self.stream.push(&self.shard, self.clock.now(), Change::Inserted(event));
-    }
-
-    fn start(&self, handlers: &[(&str, Arc<Recorder>)], max_in_flight: usize) -> (JoinHandle<()>, CancellationToken) {
-        let settings = LaneSettings { max_in_flight, on_failure: self.on_failure, ..LaneSettings::default() };
-        let handlers = handlers.iter().map(|(name, handler)| (*name, handler.clone() as Arc<dyn Handler>));
-        self.start_with(handlers.collect(), &settings)
-    }
-
-    fn ports(&self) -> RelayPorts {
-        let scan_progress = ScanProgress::default();
-        RelayPorts {
-            scan: Arc::new(MemoryScan::new(self.events.clone(), scan_progress.clone(), 1000)),
-            scan_progress,
-            jobs: Arc::new(self.table.clone()),
-            lives: Arc::new(self.table.clone()),
-            stream: Arc::new(self.stream.clone()),
-            events: Arc::new(self.events.clone()),
-            positions: Arc::new(self.positions.clone()),
-            marks: Arc::new(self.positions.clone()),
-            fleet: Arc::new(self.table.clone()),
-            registry: Arc::new(self.table.clone()),
-            clock: self.clock.clone(),
-            // Each life has an id of its own.
-            random: Random::seeded(self.lives.fetch_add(1, Ordering::Relaxed)),
-            health: self.health.clone(),
-        }
-    }
-
-    fn start_with(
-        &self,
-        handlers: Vec<(&str, Arc<dyn Handler>)>,
-        settings: &LaneSettings,
-    ) -> (JoinHandle<()>, CancellationToken) {
-        self.start_over(self.ports(), handlers, settings)
-    }
-
-    fn start_over(
-        &self,
-        ports: RelayPorts,
-        handlers: Vec<(&str, Arc<dyn Handler>)>,
-        settings: &LaneSettings,
-    ) -> (JoinHandle<()>, CancellationToken) {
-        let specs = (handlers.into_iter())
-            .map(|(name, handler)| HandlerSpec {
-                name: HandlerName::new(name).unwrap(),
-                handler,
-                start: self.start,
-                subscription: Subscription::everything(),
-                settings: settings.clone(),
-            })
-            .collect();
-        let cancel = CancellationToken::new();
-        let relay = Relay::new(ports, self.settings.clone(), specs).unwrap().run(cancel.clone());
-        (tokio::spawn(async { relay.await.unwrap() }), cancel)
-    }
-}
-
-type Judge = Box<dyn Fn(&RootBatch) -> Result<Accepted, HandlerError> + Send + Sync>;
-
-/// Keeps what it was given, takes its time, and answers as it is told.
-struct Recorder {
-    taken: Mutex<BTreeMap<Root, Vec<u64>>>,
-    slowness: Duration,
-    judge: Judge,
-}
-
-impl Recorder {
-    fn new(
-        slowness: Duration,
-        judge: impl Fn(&RootBatch) -> Result<Accepted, HandlerError> + Send + Sync + 'static,
-    ) -> Arc<Self> {
-        Arc::new(Self { taken: Mutex::default(), slowness, judge: Box::new(judge) })
-    }
-
-    fn total(&self) -> usize {
-        self.taken.lock().unwrap().values().map(Vec::len).sum()
-    }
-
-    fn of(&self, root: &Root) -> Vec<u64> {
-        self.taken.lock().unwrap().get(root).cloned().unwrap_or_default()
-    }
-
-    async fn until(&self, total: usize, limit: Duration) {
-        let began = Instant::now();
-        while self.total() < total {
-            assert!(began.elapsed() < limit, "{} of {total} events after {limit:?}", self.total());
-            sleep(Duration::from_millis(10)).await;
-        }
-    }
-
-    fn assert_in_order_once(&self, roots: u64, each: u64) {
-        for number in 0..roots {
-            assert_eq!(self.of(&root(number)), (0..each).collect::<Vec<_>>(), "{}", root(number));
-        }
-    }
-}
-
-#[async_trait]
-impl Handler for Recorder {
-    async fn deliver(&self, batch: &RootBatch) -> Result<Accepted, HandlerError> {
-        sleep(self.slowness).await;
-        let answer = (self.judge)(batch)?;
-        let mut taken = self.taken.lock().unwrap();
-        let sequences = batch.events[..answer.events].iter().map(|event| event.sequence.0);
-        taken.entry(batch.root.clone()).or_default().extend(sequences);
-        Ok(answer)
-    }
-}
-
-#[expect(clippy::unnecessary_wraps, reason = "it stands for a handler's answer")]
-fn takes_all(batch: &RootBatch) -> Result<Accepted, HandlerError> {
-    Ok(Accepted::all(batch))
-}
-
-const SECOND: Duration = Duration::from_secs(1);
+use crate::store::{Recorder, SECOND, Store, name, on_trim, root, takes_all};
 
 #[tokio::test(start_paused = true)]
 async fn what_the_stream_reorders_and_drops_is_put_right_from_the_table() {

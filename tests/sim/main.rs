@@ -11,6 +11,8 @@ mod faulty_fleet;
 mod isolation;
 mod receiver;
 mod scenario;
+mod shard_end;
+mod store;
 mod world;
 
 use scenario::{Outcome, Plan, run};

@@ -204,7 +204,7 @@ mod tests {
 
     use crate::backfill::{Job, JobKind, Scanned};
     use crate::event::Timestamp;
-    use crate::fleet::{Epoch, Fleet, Lease, Report, View};
+    use crate::fleet::{Epoch, Fleet, Lease, Patience, Report, View};
     use crate::relay_table::RollCall;
     use crate::stream::{Branch, ShardId};
 
@@ -227,6 +227,7 @@ mod tests {
             view: 1,
             handlers: [handler()].into(),
             version: version.to_owned(),
+            patience: Patience::default(),
         }
     }
 

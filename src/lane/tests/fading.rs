@@ -144,12 +144,39 @@ fn what_is_found_behind_a_mark_that_is_gone_is_of_the_lane_that_found_it() {
     rig.page([ev("r", 2)]);
     rig.write([ev("r", 3)]);
     worked_off_elsewhere(&mut rig, 2);
-    rig.advance(MARK_TTL);
     rig.script("r", [Answer::RetryAfter(Duration::from_mins(1))]);
+    rig.advance(MARK_TTL);
     rig.page([ev("r", 2)]);
     rig.millis(1_000);
     assert_eq!(rig.of("r"), [3], "it was looked for what was let go");
     assert_eq!(rig.mark("r").map(|mark| mark.branch.clone()), Some(Some(branch_of(LANE))));
     rig.rest();
     assert_eq!((rig.of("r"), rig.mark("r")), (vec![3, 3], None));
+}
+
+#[test]
+fn what_was_let_go_of_for_another_is_looked_for_should_he_have_stopped_since() {
+    for shown_again in [false, true] {
+        let mut rig = Rig::with(settings());
+        rig.contract.defer("r", 0, Some(branch_of(OTHER)));
+        let mine = branch_of(LANE);
+        rig.lanes = std::mem::replace(&mut rig.lanes, Rig::new().lanes)
+            .working_off(std::sync::Arc::new(move |branch| branch == Some(&mine)));
+        rig.open(LANE);
+        rig.write(evs("r", 0..2));
+        rig.page([ev("r", 2)]);
+        if shown_again {
+            rig.page([ev("r", 3)]);
+        }
+        rig.millis(1_000);
+        assert!(rig.of("r").is_empty(), "it is the other's");
+        // He takes the mark away without having seen what was let go of, and is gone.
+        worked_off_elsewhere(&mut rig, 1);
+        rig.advance(MARK_TTL);
+        rig.rest();
+        let expected = if shown_again { vec![2, 3] } else { vec![2] };
+        assert_eq!(rig.of("r"), expected);
+        rig.advance(MARK_TTL * 2);
+        assert_eq!(rig.of("r"), expected, "once");
+    }
 }
