@@ -20,7 +20,7 @@ mod relay_process;
 mod slots;
 
 pub(crate) use dynamodb_local::DynamoDbLocal;
-#[cfg(test)]
-pub(crate) use {needs::node, process::free_port};
 pub(crate) use relay_home::RelayHome;
 pub(crate) use relay_process::RelayProcess;
+#[cfg(test)]
+pub(crate) use {needs::node, process::free_port};

@@ -51,6 +51,8 @@ pub struct LanesTask {
     pub(super) lanes: Lanes,
     feeds: BTreeMap<LaneId, LaneFeed>,
     pulling: VecDeque<LaneId>,
+    /// No page was wanted at the last turn.
+    stood: bool,
     /// The shards of lanes that are being given up.
     pub(super) closing: BTreeMap<LaneId, ShardId>,
     pub(super) jobs: JoinSet<Done>,
@@ -98,6 +100,7 @@ impl LanesTask {
             parts: Arc::new(parts),
             feeds: BTreeMap::new(),
             pulling: VecDeque::new(),
+            stood: false,
             closing: BTreeMap::new(),
             jobs: JoinSet::new(),
             deliveries: JoinSet::new(),
@@ -216,7 +219,19 @@ impl LanesTask {
         }
     }
 
+    /// A handler that takes nothing for a while, paused or down, keeps no room from the others.
+    fn give_back(&mut self) {
+        let stands = !self.lanes.wants_page();
+        if stands && self.stood {
+            for feed in self.pulling.iter().filter_map(|lane| self.feeds.get(lane)) {
+                feed.give_back();
+            }
+        }
+        self.stood = stands;
+    }
+
     fn turn(&mut self, now: Instant) {
+        self.give_back();
         self.lanes.relieve(now);
         self.lanes.resume_next();
         self.lanes.purge_next(now);

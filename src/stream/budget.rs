@@ -17,6 +17,8 @@ pub struct Budget(Arc<State>);
 struct State {
     limit_bytes: usize,
     used_bytes: AtomicUsize,
+    /// Readers that wait for room.
+    waiting: AtomicUsize,
     freed: Notify,
 }
 
@@ -31,7 +33,12 @@ impl Budget {
     /// A budget of so many bytes.
     #[must_use]
     pub fn new(limit_bytes: usize) -> Self {
-        Self(Arc::new(State { limit_bytes, used_bytes: AtomicUsize::new(0), freed: Notify::new() }))
+        Self(Arc::new(State {
+            limit_bytes,
+            used_bytes: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            freed: Notify::new(),
+        }))
     }
 
     /// The bound.
@@ -58,6 +65,7 @@ impl Budget {
 
     /// Waits for room.
     pub async fn reserve(&self, bytes: usize) -> Room {
+        let _waits = Waits::new(&self.0.waiting);
         loop {
             let freed = self.0.freed.notified();
             tokio::pin!(freed);
@@ -70,7 +78,29 @@ impl Budget {
     }
 }
 
+/// One that waits, counted for as long as it does.
+struct Waits<'a>(&'a AtomicUsize);
+
+impl<'a> Waits<'a> {
+    fn new(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Room {
+    /// Whether somebody waits for room.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.budget.0.waiting.load(Ordering::Relaxed) > 0
+    }
+
     /// Keeps what is really needed; more than was reserved is taken without asking, because it is there already.
     pub fn resize(&mut self, bytes: usize) {
         let used = &self.budget.0.used_bytes;

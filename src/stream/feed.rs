@@ -124,6 +124,11 @@ impl LaneFeed {
         page
     }
 
+    /// Gives up a page that was read for this lane alone, where others wait for its room: it is not about to take it.
+    pub fn give_back(&self) {
+        self.feed.with(|shared| shared.window.give_back(self.lane));
+    }
+
     /// The time of the oldest record that this lane has not been given; none when it has all there is.
     #[must_use]
     pub fn waiting_since(&self) -> Option<Timestamp> {

@@ -41,7 +41,7 @@ pub(crate) enum ReadPlace {
 #[derive(Debug)]
 struct Kept {
     page: Arc<Page>,
-    _room: Room,
+    room: Room,
 }
 
 #[derive(Debug)]
@@ -144,6 +144,17 @@ impl Window {
         page
     }
 
+    /// Gives up what is kept for a lane that does not take it, where others wait for the room: the page that was read for it
+    /// alone, and what the leading lane has taken already. It is read again when the lane asks for it.
+    pub(crate) fn give_back(&mut self, id: LaneId) {
+        let is_wanted = |kept: Option<&Kept>| kept.is_some_and(|kept| kept.room.is_wanted());
+        match self.lanes.get_mut(&id).map(|lane| &mut lane.place) {
+            Some(Place::Behind(kept)) if is_wanted(kept.as_ref()) => *kept = None,
+            Some(Place::In(_)) if is_wanted(self.pages.front()) => self.trim(0),
+            _ => {}
+        }
+    }
+
     /// A lane that is behind comes back in where the window holds what follows for it.
     fn readmit(&mut self, id: LaneId) {
         let next = self.next_number();
@@ -231,7 +242,7 @@ impl Window {
         room: Room,
         at_head: Option<Timestamp>,
     ) -> Vec<LaneId> {
-        let kept = Kept { page: Arc::new(page), _room: room };
+        let kept = Kept { page: Arc::new(page), room };
         match place {
             // The head has moved on while this was being read.
             ReadPlace::Head if kept.page.before != self.head => Vec::new(),

@@ -247,3 +247,37 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_page_kept_for_a_lane_that_does_not_take_it_is_given_back_where_room_is_wanted() {
+    let shard = Shard { total: 40, page: 10, closed: false };
+    let mut window = joined(2);
+    // The first takes all, the second nothing: it falls behind, and a page is read for it.
+    for _ in 0..8 {
+        let read = window.wanted().into_iter().find(|read| read.place == ReadPlace::Head);
+        if let Some(read) = read {
+            shard.serve(&mut window, &read);
+        }
+        while window.take(LaneId(0)).is_some() {}
+        window.trim(0);
+    }
+    assert!(window.take(LaneId(1)).is_none());
+    let read = window.wanted().into_iter().find(|read| read.place == ReadPlace::Behind(LaneId(1))).unwrap();
+    let budget = Budget::new(100);
+    let (page, _) = shard.read(&read.from);
+    let room = budget.try_reserve(100).unwrap();
+    window.insert(read.place, page, room, None);
+    window.give_back(LaneId(1));
+    assert_eq!(budget.used_bytes(), 100, "nobody waits for it");
+    let waiting = budget.clone();
+    let mut waits = std::pin::pin!(async move { waiting.reserve(50).await });
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(waits.as_mut().poll(&mut context).is_pending());
+    window.give_back(LaneId(1));
+    assert!(waits.as_mut().poll(&mut context).is_ready());
+    // It is read again when the lane asks for it, and nothing is left out.
+    assert!(window.wanted().iter().all(|read| read.place != ReadPlace::Behind(LaneId(1))));
+    assert!(window.take(LaneId(1)).is_none());
+    let again = window.wanted().into_iter().find(|read| read.place == ReadPlace::Behind(LaneId(1))).unwrap();
+    assert_eq!(again.from, read.from);
+}

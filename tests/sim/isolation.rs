@@ -12,11 +12,12 @@ use angzarr_relay::event::{Event, Root, Sequence};
 use angzarr_relay::fleet::FleetStore;
 use angzarr_relay::handler::{Accepted, Handler, HandlerError, HandlerName, RootBatch};
 use angzarr_relay::lane::{LaneSettings, OnFailure};
-use angzarr_relay::relay::{OnTrim, RelayPorts};
+use angzarr_relay::relay::{OnTrim, RelayPorts, RelaySettings};
 use angzarr_relay::relay_table::Start;
 use angzarr_relay::storage::{
     Advance, Advanced, MarkState, MarkStore as _, Marked, PositionStore, Preloaded, Standing, StorageError,
 };
+use angzarr_relay::stream::Change;
 use angzarr_relay::time::Random;
 use async_trait::async_trait;
 use tokio::sync::Notify;
@@ -100,6 +101,33 @@ async fn a_handler_a_hundred_times_slower_holds_no_other() {
     running.await.unwrap();
     quick.assert_in_order_once(roots, each);
     slow.assert_in_order_once(roots, each);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_far_behind_on_many_shards_keeps_no_room_from_another() {
+    const SHARDS: u64 = 40;
+    // Room for a few pages.
+    let settings = RelaySettings { memory_limit_bytes: 16 << 20, ..RelaySettings::default() };
+    let store = Store { settings, ..Store::new() };
+    let shards: Vec<_> = (0..SHARDS).map(|_| store.stream.create_shard(None)).collect();
+    let write = |sequence: u64| {
+        for (number, shard) in (0..SHARDS).zip(&shards) {
+            let event = store.commit(&root(number), sequence);
+            let event = Event { payload: vec![7; 150_000].into(), ..event };
+            store.stream.push(shard, store.clock.now(), Change::Inserted(event));
+        }
+    };
+    let (quick, slow) = (Recorder::new(Duration::from_millis(1), takes_all), Recorder::new(100 * SECOND, takes_all));
+    let (running, cancel) = store.start(&[("quick", quick.clone()), ("slow", slow.clone())], 2);
+    let each = 40;
+    for sequence in 0..each {
+        write(sequence);
+        quick.until(usize::try_from((sequence + 1) * SHARDS).unwrap(), 60 * SECOND).await;
+        sleep(20 * SECOND).await;
+    }
+    cancel.cancel();
+    running.await.unwrap();
+    quick.assert_in_order_once(SHARDS, each);
 }
 
 #[tokio::test(start_paused = true)]
