@@ -7,7 +7,7 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use super::Lanes;
 use crate::event::Timestamp;
 use crate::handler::HandlerName;
-use crate::telemetry::names;
+use crate::telemetry::{counted, names};
 
 /// A handler's metrics, looked up once.
 pub(crate) struct Counters {
@@ -133,10 +133,10 @@ impl Lanes {
         let counters = &self.counters;
         counters.up.set(if self.outage.is_down() { 0.0 } else { 1.0 });
         counters.paused.set(if self.paused { 1.0 } else { 0.0 });
-        counters.retrying.set(count(self.stuck.retrying));
-        counters.blocked.set(count(self.stuck.blocked));
-        counters.waiting.set(count(self.stuck.holes));
-        counters.parked_now.set(count(self.parked));
+        counters.retrying.set(counted(self.stuck.retrying));
+        counters.blocked.set(counted(self.stuck.blocked));
+        counters.waiting.set(counted(self.stuck.holes));
+        counters.parked_now.set(counted(self.parked));
     }
 
     /// The time of the oldest record taken by a lane and not delivered.
@@ -162,9 +162,4 @@ impl Lanes {
     pub fn stuck(&self) -> super::Stuck {
         self.stuck
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a count of roots is far below 2^52")]
-fn count(roots: usize) -> f64 {
-    roots as f64
 }

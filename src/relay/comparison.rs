@@ -100,8 +100,12 @@ impl Shards {
             fleet.add(&missing).await?;
             self.parts.notes.send(LeaseNote::Added).ok();
         }
-        let settled = desks.filter(|desk| desk.is_settled());
-        let outlived: Vec<Lease> = settled.flat_map(|desk| desk.outlived(listed, &self.leases)).cloned().collect();
+        // While a job runs, what it finds is all that may go.
+        let may_go = |desk: &Desk, lease: &Lease| desk.is_settled() || (desk.is_busy() && !lease.finished);
+        let outlived = |desk: &Desk| -> Vec<Lease> {
+            desk.outlived(listed, &self.leases).filter(|lease| may_go(desk, lease)).cloned().collect()
+        };
+        let outlived: Vec<Lease> = desks.flat_map(outlived).collect();
         for lease in outlived {
             if !fleet.forget(&lease).await? {
                 debug!(handler = %lease.handler, shard = %lease.shard, "the lease of a shard that is gone was taken meanwhile");

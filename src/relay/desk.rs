@@ -37,6 +37,10 @@ pub(super) struct Desk {
     pub(super) need: Need,
     /// The stream it follows; none before its first sight of one.
     pub(super) follows: Option<String>,
+    /// The shards of the stream, as they were last listed.
+    listed: BTreeSet<ShardId>,
+    /// The same when the job that runs was begun here: what was not among them then is older than the job, which finds it.
+    listed_at_begin: Option<BTreeSet<ShardId>>,
 }
 
 impl Desk {
@@ -50,11 +54,13 @@ impl Desk {
         let (checkpoints, seen, job) =
             tokio::try_join!(leases.checkpoints(name), ports.store.seen(name), ports.store.job(name))?;
         let (running, need, follows) = (None, None, None);
-        Ok(Self { name: name.clone(), started_at, seen, job, checkpoints, running, need, follows })
+        let (name, listed, listed_at_begin) = (name.clone(), BTreeSet::new(), None);
+        Ok(Self { name, started_at, seen, job, checkpoints, running, need, follows, listed, listed_at_begin })
     }
 
     /// Learns which stream there is, and what that means for the handler.
     pub(super) fn look(&mut self, stream: &str, listed: &BTreeSet<ShardId>, now: Timestamp) {
+        self.listed.clone_from(listed);
         let need = match &self.follows {
             Some(follows) if follows == stream => return,
             Some(follows) => Some((JobKind::Reconcile, backfill::other_stream(follows))),
@@ -69,13 +75,20 @@ impl Desk {
         self.follows = Some(stream.to_owned());
     }
 
-    /// Notes what the handler needs because records were lost. Trimmed ones were 24 hours old: a job that began since then
-    /// finds them.
-    pub(super) fn misses(&mut self, need: Need, trimmed: bool, now: Timestamp) {
-        let finds = |running: &Running| now.since(running.job().started_at) < backfill::STREAM_KEEPS;
-        if !(trimmed && self.running.as_ref().is_some_and(finds)) {
+    /// Notes what the handler needs because records of these shards were lost. Trimmed ones were 24 hours old: a job that
+    /// began since then finds them; so does one that began when their shard was gone already.
+    pub(super) fn misses(&mut self, need: Need, (shards, trimmed): (&[ShardId], bool), now: Timestamp) {
+        let lately = |running: &Running| now.since(running.job().started_at) < backfill::STREAM_KEEPS;
+        let trimmed_before = trimmed && self.running.as_ref().is_some_and(lately);
+        let gone_before = !shards.is_empty() && shards.iter().all(|shard| self.is_found(shard));
+        if !trimmed_before && !gone_before {
             self.need = self.need.take().or(need);
         }
+    }
+
+    /// Whether all that a shard held is found by the job that runs.
+    fn is_found(&self, shard: &ShardId) -> bool {
+        self.running.is_some() && self.listed_at_begin.as_ref().is_some_and(|listed| !listed.contains(shard))
     }
 
     /// Whether its lanes may read shards of the stream: not before it is known what the handler needs, nor while it is
@@ -128,7 +141,7 @@ impl Desk {
                 running.complete(ports).await?;
                 self.need = self.need.take().or_else(|| backfill::after_job(running.job(), ports.clock.now()));
                 self.job = Some(running.job().clone());
-                self.running = None;
+                (self.running, self.listed_at_begin) = (None, None);
                 changed = true;
             } else {
                 running.log_now_and_then(ports).await;
@@ -138,9 +151,11 @@ impl Desk {
             && let Some((kind, reason)) = &self.need
         {
             self.running = Some(ports.begin(&self.name, (*kind, reason), &stream).await?);
-            ports.store.forget_need(&self.name).await?;
+            self.listed_at_begin = Some(self.listed.clone());
             self.need = None;
             changed = true;
+            // Should this fail, the same is looked for once more.
+            ports.store.forget_need(&self.name).await?;
         }
         Ok(changed)
     }
@@ -191,14 +206,19 @@ impl Desk {
         &self,
         listed: &[Shard],
         leases: &'a BTreeMap<LeaseKey, Lease>,
-    ) -> impl Iterator<Item = &'a Lease> {
+    ) -> impl Iterator<Item = &'a Lease> + use<'a, '_> {
         let mut current: BTreeSet<ShardId> = listed.iter().map(|shard| shard.id.clone()).collect();
         current.extend(self.segments().into_iter().map(|segment| segment.id));
         let name = self.name.clone();
         (leases.values())
             .filter(move |lease| lease.handler == name && lease.kind != LeaseKind::Desk)
-            // A shard that is gone and not finished is taken by somebody still, who finds that records are lost.
-            .filter(|lease| lease.finished || (lease.kind == LeaseKind::Segment && lease.owner.is_none()))
+            // A shard that is gone and not finished is taken by somebody still, who finds that records are lost: unless the
+            // job that runs finds them.
+            .filter(|lease| {
+                let is_free =
+                    lease.owner.is_none() && (lease.kind == LeaseKind::Segment || self.is_found(&lease.shard));
+                lease.finished || is_free
+            })
             .filter(move |lease| !current.contains(&lease.shard))
     }
 

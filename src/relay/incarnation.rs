@@ -14,14 +14,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::RelayPorts;
+use super::error::RelayError;
 use super::heart::{Heart, Says, beat};
+use super::held::HeldLeases;
 use super::jobs::JobPorts;
 use super::kept::{HandlerLanes, MarkShare};
 use super::lane_checkpoints::LaneCheckpoints;
-use super::leasing::{HeldLeases, LeaseEvent, LeaseNote, Leasing, LeasingParts};
+use super::leasing::{LeaseEvent, LeaseNote, Leasing, LeasingParts};
 use super::listing::Listing;
 use super::readers::Scans;
-use super::run::{Relay, RelayError};
+use super::run::Relay;
 use super::shards::{Shards, ShardsParts};
 use super::start::Started;
 use crate::fleet::{Epoch, Fence, LeaseKey, Member, Report};

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-use super::leasing::HeldLeases;
+use super::held::HeldLeases;
 use super::listing::Listing;
 use crate::backfill::Segment;
 use crate::fleet::{FleetStore, Lease, LeaseKey, LeaseKind};

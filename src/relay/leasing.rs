@@ -5,7 +5,7 @@
 //! succeeded; its closing is ordered before anybody else may take it, whatever became of the announcement.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
@@ -16,17 +16,17 @@ use tracing::{debug, info, warn};
 
 use super::desk::DESK;
 use super::heart::Says;
-use super::shards::shown;
+use super::held::HeldLeases;
 use crate::fleet::{
     Epoch, Fence, Fleet, FleetStore, Lease, LeaseAction, LeaseKey, MemberId, Planner, Taken, Timing, Unread,
     ViewAction, ViewKeeper, Watch,
 };
 use crate::handler::HandlerName;
-use crate::lane::{LaneOrder, Progress};
+use crate::lane::Progress;
 use crate::relay_table::Checkpoint;
 use crate::storage::StorageError;
-use crate::stream::{LaneId, ShardId, with_causes};
-use crate::telemetry::{Health, names};
+use crate::stream::{ShardId, with_causes};
+use crate::telemetry::{Health, counted, names};
 use crate::time::Clock;
 
 /// Leases that are waited for are read so often, for as long as a hand-over may take.
@@ -71,71 +71,6 @@ pub(super) enum LeaseNote {
     Added,
     /// The relay stops: all is to be handed over.
     Leave,
-}
-
-/// Everything held: its owner and epoch, for whoever writes checkpoints; and its lane, so that a closing reaches it whatever
-/// else is waited for.
-#[derive(Debug, Clone, Default)]
-pub(super) struct HeldLeases(Arc<Mutex<BTreeMap<LeaseKey, Holds>>>);
-
-#[derive(Debug)]
-struct Holds {
-    taken: Taken,
-    lane: Option<(LaneId, mpsc::Sender<LaneOrder>)>,
-    closes_by: Option<Instant>,
-}
-
-impl HeldLeases {
-    fn with<T>(&self, act: impl FnOnce(&mut BTreeMap<LeaseKey, Holds>) -> T) -> T {
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    pub(super) fn get(&self, key: &LeaseKey) -> Option<Taken> {
-        self.with(|held| held.get(key).map(|holds| holds.taken.clone()))
-    }
-
-    fn hold(&self, key: LeaseKey, taken: Taken) {
-        self.with(|held| held.insert(key, Holds { taken, lane: None, closes_by: None }));
-    }
-
-    /// Whether a lane may be opened on it: it is held since this epoch, and not to be closed.
-    pub(super) fn may_open(&self, key: &LeaseKey, epoch: Epoch) -> bool {
-        self.with(|held| held.get(key).is_some_and(|holds| holds.taken.epoch == epoch && holds.closes_by.is_none()))
-    }
-
-    /// The opening of a lane on it was ordered; by when it is to be closed, if that was ordered in between: the lane has
-    /// not heard of it.
-    pub(super) fn opened(
-        &self,
-        key: &LeaseKey,
-        epoch: Epoch,
-        lane: LaneId,
-        orders: &mpsc::Sender<LaneOrder>,
-    ) -> Option<Instant> {
-        self.with(|held| {
-            let Some(holds) = held.get_mut(key).filter(|holds| holds.taken.epoch == epoch) else {
-                // It was lost in between.
-                return Some(Instant::now());
-            };
-            holds.lane = Some((lane, orders.clone()));
-            holds.closes_by
-        })
-    }
-
-    /// From now on no lane is opened on it, and the one that is ends by then; true when it was told.
-    fn close(&self, key: &LeaseKey, epoch: Epoch, deadline: Instant) -> bool {
-        self.with(|held| {
-            let Some(holds) = held.get_mut(key).filter(|holds| holds.taken.epoch == epoch) else { return false };
-            holds.closes_by = Some(deadline);
-            let lane = holds.lane.as_ref();
-            lane.is_some_and(|(lane, orders)| orders.try_send(LaneOrder::Close(*lane, deadline)).is_ok())
-        })
-    }
-
-    /// It is not held any more, or finished; false when that was known.
-    pub(super) fn let_go(&self, key: &LeaseKey) -> bool {
-        self.with(|held| held.remove(key).is_some())
-    }
 }
 
 /// One incarnation's leases.
@@ -339,7 +274,7 @@ impl Leasing {
             let since = self.unread.since(handler).map(|since| self.clock.now().minus(now - since));
             progress.set_unread(since);
         }
-        gauge!(names::SHARDS, "state" => "unread").set(shown(self.unread.count()));
+        gauge!(names::SHARDS, "state" => "unread").set(counted(self.unread.count()));
         Ok(())
     }
 

@@ -4,9 +4,11 @@
 //! lineage, readers), one per handler runs its lanes. When one of them ends unasked the relay stops with an error: a
 //! daemon that is half running is worse than one that is restarted.
 
+mod error;
 mod ports;
 mod start;
 mod heart;
+mod held;
 mod leasing;
 mod desk;
 mod jobs;
@@ -23,7 +25,8 @@ mod receivers;
 mod builder;
 
 pub use builder::{RelayBuilder, RunError, Running, clients_for};
+pub use error::RelayError;
 pub use ports::{HandlerSpec, OnTrim, RelayPorts, RelaySettings};
 pub use receivers::ReceiverError;
 pub(crate) use receivers::subscription;
-pub use run::{Relay, RelayError};
+pub use run::Relay;

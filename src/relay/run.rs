@@ -6,12 +6,12 @@
 use std::collections::{BTreeMap, HashMap};
 
 use futures_util::future::join_all;
-use tokio::task::JoinError as TaskError;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::desk::desk_lease;
+use super::error::RelayError;
 use super::incarnation::{Ended, Incarnation};
 use super::start::{RELAY_TABLE, START_BACKOFF, Started, start};
 use super::{HandlerSpec, RelayPorts, RelaySettings};
@@ -25,36 +25,6 @@ use crate::time::Backoff;
 
 /// Pages of the positions table (1 MB each, some 10,000 positions) read ahead at the start.
 const PRELOAD_PAGES_MAX: usize = 4;
-
-/// Why a relay stopped unasked.
-#[derive(Debug, thiserror::Error)]
-pub enum RelayError {
-    /// Two handlers have the same name.
-    #[error("two handlers are named `{0}`")]
-    SameName(HandlerName),
-    /// The stream has lost records that a handler needs, and `relay.on_trim` is `fail`.
-    #[error(
-        "handler `{handler}`: {reason}; what is missing is in the table: with relay.on_trim = \"reconcile\" the relay finds it and goes on"
-    )]
-    Trimmed {
-        /// The handler.
-        handler: HandlerName,
-        /// What was lost.
-        reason: String,
-    },
-    /// The relay's table is not this version's.
-    #[error(transparent)]
-    Refused(JoinError),
-    /// There is nothing to do.
-    #[error("no handler is configured; name at least one under [[handlers]]")]
-    NoHandlers,
-    /// A task of the relay ended by itself, by a panic: a fault of the relay.
-    #[error("a task of the relay ended unexpectedly")]
-    Stopped(#[source] TaskError),
-    /// A task of the relay ended by itself.
-    #[error("{0} ended though nobody stopped it")]
-    Ended(&'static str),
-}
 
 /// A relay, ready to run.
 pub struct Relay {

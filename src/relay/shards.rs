@@ -18,18 +18,20 @@ use tracing::{debug, warn};
 
 use super::desk::Desk;
 use super::errands::{Errand, Errands, NeedOf};
+use super::error::RelayError;
+use super::held::HeldLeases;
 use super::jobs::{JobPorts, PROGRESS_INTERVAL};
 use super::kept::{HandlerLanes, Held, Kept};
-use super::leasing::{HeldLeases, LeaseEvent, LeaseNote};
+use super::leasing::{LeaseEvent, LeaseNote};
 use super::listing::Listing;
 use super::readers::{Readers, Scans};
-use super::{OnTrim, RelayError, RelayPorts};
+use super::{OnTrim, RelayPorts};
 use crate::backfill::{self, JobKind, Segment};
 use crate::fleet::{Epoch, Fleet, Lease, LeaseKey, LeaseKind, MemberId};
 use crate::lane::{LaneOrder, LaneReport, Opening};
 use crate::relay_table::Checkpoint;
 use crate::stream::{LaneId, Lost, ReaderParts, Shard, ShardId, StreamError, StreamPoint};
-use crate::telemetry::names;
+use crate::telemetry::{counted, names};
 use crate::time::{Backoff, BackoffPolicy};
 
 /// The waits between attempts to list the shards.
@@ -208,7 +210,7 @@ impl Shards {
             if let Some(desk) = &mut kept.desk
                 && let Ok(Some(reason)) = self.parts.jobs.store.need(&kept.handler.name).await
             {
-                desk.misses(Some((JobKind::Reconcile, reason)), false, self.parts.ports.clock.now());
+                desk.misses(Some((JobKind::Reconcile, reason)), (&[], false), self.parts.ports.clock.now());
             }
         }
     }
@@ -243,7 +245,8 @@ impl Shards {
         let held = Held { epoch, kind, branch, checkpoint, taken, lane: None, awaits_look, awaits_need };
         kept.hold(key.shard.clone(), held);
         if let Some((_, reason)) = need.filter(|_| awaits_need) {
-            self.needs(index, reason, true, NeedOf::Opening(key.shard, epoch));
+            let shards = [key.shard.clone()];
+            self.needs(index, reason, (&shards, true), NeedOf::Opening(key.shard, epoch));
         }
         false
     }
@@ -318,8 +321,9 @@ impl Shards {
 
     /// Records were lost to some lanes: their handlers need what the table has. The reader waits until that is durable.
     fn miss(&mut self, lost: Lost) {
-        let handlers: BTreeSet<usize> =
-            lost.lanes.iter().filter_map(|lane| self.lanes.get(lane)).map(|(index, ..)| *index).collect();
+        let lanes = lost.lanes.iter().filter_map(|lane| self.lanes.get(lane));
+        let (handlers, shards): (BTreeSet<usize>, Vec<ShardId>) =
+            lanes.map(|(index, shard, _)| (*index, shard.clone())).unzip();
         if handlers.is_empty() {
             // They were given up meanwhile: whoever reads on there finds the same.
             lost.noted.send(()).ok();
@@ -327,15 +331,15 @@ impl Shards {
         }
         let noted = Arc::new(lost.noted);
         for index in handlers {
-            self.needs(index, lost.reason.clone(), lost.trimmed, NeedOf::Reader(noted.clone()));
+            self.needs(index, lost.reason.clone(), (&shards, lost.trimmed), NeedOf::Reader(noted.clone()));
         }
     }
 
     /// A handler needs a reconcile: that is noted durably, and its desk learns of it, here or in another replica.
-    fn needs(&mut self, index: usize, reason: String, trimmed: bool, of: NeedOf) {
+    fn needs(&mut self, index: usize, reason: String, lost: (&[ShardId], bool), of: NeedOf) {
         let kept = &mut self.handlers[index];
         let desk_needs = kept.desk.as_mut().map(|desk| {
-            desk.misses(Some((JobKind::Reconcile, reason.clone())), trimmed, self.parts.ports.clock.now());
+            desk.misses(Some((JobKind::Reconcile, reason.clone())), lost, self.parts.ports.clock.now());
             desk.need.is_some()
         });
         // Where the desk needs nothing, the job that runs finds it.
@@ -415,12 +419,7 @@ impl Shards {
             }
         }
         let waiting = self.handlers.iter().map(|kept| kept.lineage.waiting()).max().unwrap_or(0);
-        self.waiting.set(shown(waiting));
-        self.reading.set(shown(self.readers.of_stream()));
+        self.waiting.set(counted(waiting));
+        self.reading.set(counted(self.readers.of_stream()));
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a count of shards is far below 2^52")]
-pub(super) fn shown(count: usize) -> f64 {
-    count as f64
 }

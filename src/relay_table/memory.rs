@@ -11,7 +11,7 @@ use super::{
 };
 use crate::backfill::{Job, JobStore, Scanned, Seen};
 use crate::event::Timestamp;
-use crate::fleet::{Fleet, Lease, LeaseKey, MemberId};
+use crate::fleet::{Fleet, Lease, LeaseKey, MemberId, Report};
 use crate::handler::HandlerName;
 use crate::storage::StorageError;
 use crate::stream::ShardId;
@@ -32,12 +32,19 @@ pub(super) struct Rows {
     needs: BTreeMap<HandlerName, String>,
     lives: BTreeMap<(MemberId, HandlerName), Life>,
     pub(super) fleet: Fleet,
+    pub(super) reports: BTreeMap<MemberId, Report>,
     pub(super) leases: BTreeMap<LeaseKey, (Lease, Option<Checkpoint>)>,
 }
 
 impl MemoryRelayTable {
     pub(super) fn with<T>(&self, act: impl FnOnce(&mut Rows) -> T) -> T {
         act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What the members told with their last renewals.
+    #[must_use]
+    pub fn reports(&self) -> Vec<Report> {
+        self.with(|rows| rows.reports.values().cloned().collect())
     }
 
     /// The checkpoints that were saved without a lease, as they stand: those of lanes that run for themselves.

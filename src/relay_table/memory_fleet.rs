@@ -50,10 +50,11 @@ impl FleetStore for MemoryRelayTable {
         Ok(())
     }
 
-    async fn renew(&self, member: &Member, _: &Report) -> Result<bool, StorageError> {
+    async fn renew(&self, member: &Member, report: &Report) -> Result<bool, StorageError> {
         Ok(self.with(|rows| {
             let Some(row) = rows.member(&member.id).filter(|row| !row.dead) else { return false };
             (row.counter, row.view, row.leaving) = (row.counter + 1, member.view, member.leaving);
+            rows.reports.insert(member.id.clone(), report.clone());
             true
         }))
     }

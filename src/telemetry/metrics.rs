@@ -164,6 +164,12 @@ pub const METRICS: &[(&str, MetricKind, Unit, &[&str], &str)] = &[
     ),
 ];
 
+/// A count as the value of a gauge.
+#[expect(clippy::cast_precision_loss, reason = "what is counted is far below 2^52")]
+pub(crate) fn counted(count: usize) -> f64 {
+    count as f64
+}
+
 /// Tells the recorder what every metric means.
 pub fn describe_all() {
     for (name, kind, unit, _, meaning) in METRICS {

@@ -13,6 +13,7 @@ mod admin;
 pub use admin::{AdminError, AdminPages, AdminServer};
 pub use health::{Beat, Health};
 pub use logs::{LOG_VARIABLE, LogError, LogFilter, LogFormat, init_logs};
+pub(crate) use metrics::counted;
 pub use metrics::{METRICS, MetricKind, describe_all, names, record_aws_call, record_capacity};
 pub use rate_limit::{LOG_INTERVAL, LOG_KEYS_MAX, LogLimiter};
 pub use recorder::Recorder;

@@ -4,6 +4,7 @@
 //! What was delivered is judged where it arrives, at an HTTP service that all replicas call.
 
 use std::collections::BTreeMap;
+use std::io::BufRead as _;
 use std::sync::{Arc, Mutex};
 
 use angzarr_relay::aws::AwsClients;
@@ -19,7 +20,7 @@ use serde_json::{Value, json};
 use crate::embedded::{root, tables};
 use crate::outage::{Service, billing, serve};
 use crate::shards::sharded_clients;
-use crate::support::{RelayHome, RelayProcess, Writer, until};
+use crate::support::{BINARY, RelayHome, RelayProcess, Writer, until};
 
 const SHARDS: u32 = 8;
 const ROOTS: u64 = 40;
@@ -211,6 +212,21 @@ async fn the_status_shows_who_reads_what_and_says_what_is_wrong() {
     assert_eq!(handler["lag_secs"], 0);
     let (worked, text, _) = home.command(&["status"]);
     assert!(worked && text.starts_with("everything is well\n\nREPLICA"), "{text}");
+
+    // Look after look, until it is stopped.
+    let mut watching = std::process::Command::new(BINARY)
+        .arg("--config")
+        .arg(home.path("relay.toml"))
+        .args(["status", "--watch", "--json"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let looks = std::io::BufReader::new(watching.stdout.take().unwrap()).lines().take(2);
+    let looks: Vec<Value> = looks.map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect();
+    watching.kill().unwrap();
+    watching.wait().unwrap();
+    assert_eq!(looks.iter().map(|look| states(&look["members"])["member"]).collect::<Vec<_>>(), [2, 2]);
+    assert_ne!(looks[0]["at"], looks[1]["at"]);
 
     // Nobody is there to tell of it: it is seen all the same.
     for (_, mut relay) in std::mem::take(&mut fleet.replicas) {

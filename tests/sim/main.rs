@@ -8,11 +8,13 @@
 mod checker;
 mod faults;
 mod faulty_fleet;
+mod fleet_rows;
 mod isolation;
 mod receiver;
 mod scenario;
 mod shard_end;
 mod store;
+mod unread;
 mod world;
 
 use scenario::{Outcome, Plan, run};
@@ -51,6 +53,16 @@ fn the_contract_holds_under_faults() {
 #[test]
 fn the_contract_holds_without_faults() {
     check(Plan::calm);
+}
+
+#[test]
+fn the_contract_holds_for_replicas_side_by_side_under_faults() {
+    check(|seed| Plan::faulty(seed).side_by_side());
+}
+
+#[test]
+fn the_contract_holds_for_replicas_that_come_and_go_without_faults() {
+    check(|seed| Plan::calm(seed).side_by_side());
 }
 
 #[test]

@@ -8,9 +8,10 @@ use angzarr_relay::backfill::ScanProgress;
 use angzarr_relay::event::Root;
 use angzarr_relay::handler::HandlerName;
 use angzarr_relay::lane::{Glob, LaneSettings, OnFailure, Pattern, Subscription, default_editions};
-use angzarr_relay::relay::{HandlerSpec, Relay, RelayPorts, RelaySettings};
+use angzarr_relay::relay::{HandlerSpec, Relay, RelayError, RelayPorts, RelaySettings};
 use angzarr_relay::relay_table::Start;
 use angzarr_relay::telemetry::Health;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -26,15 +27,41 @@ pub(crate) struct Plan {
     lives: u64,
     roots: u64,
     appends: u64,
+    /// Replicas run side by side, come and go; else one life follows the other.
+    side_by_side: bool,
 }
 
 impl Plan {
     pub(crate) fn faulty(seed: u64) -> Self {
-        Self { seed, fault_percent: 2 + seed % 8, lives: 1 + seed % 4, roots: 3 + seed % 12, appends: 120 }
+        Self {
+            seed,
+            fault_percent: 2 + seed % 8,
+            lives: 1 + seed % 4,
+            roots: 3 + seed % 12,
+            appends: 120,
+            side_by_side: false,
+        }
     }
 
     pub(crate) fn calm(seed: u64) -> Self {
-        Self { seed, fault_percent: 0, lives: 1 + seed % 3, roots: 5, appends: 60 }
+        Self { seed, fault_percent: 0, lives: 1 + seed % 3, roots: 5, appends: 60, side_by_side: false }
+    }
+
+    /// A shard that ends moves roots to others here; where two replicas meet on a root, what is not written yet comes again
+    /// (clause 3 b). Without faults and beside others nothing is to come again.
+    fn reshards(&self) -> bool {
+        self.fault_percent > 0 || !self.side_by_side
+    }
+
+    /// Beside others no root is marked: what one lets go of because of another's mark is looked for 30 s later only, and is
+    /// not covered until then (ARCHITECTURE, the life of a marked root).
+    fn checkpoint_hold(&self) -> Duration {
+        if self.side_by_side { Duration::from_hours(1) } else { Duration::from_secs(4) }
+    }
+
+    /// Up to four replicas at once.
+    pub(crate) fn side_by_side(self) -> Self {
+        Self { side_by_side: true, ..self }
     }
 }
 
@@ -71,7 +98,7 @@ fn subscriptions() -> BTreeMap<HandlerName, Subscription> {
 pub(crate) fn run(plan: Plan) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async move {
-        let world = World::new(plan.seed, Checker::new(subscriptions()));
+        let world = World::new(plan.seed, if plan.reshards() { 1 } else { 4 }, Checker::new(subscriptions()));
         play(&plan, &world).await;
         world.check(Checker::at_rest);
         let again = world.check(|checker| checker.delivered_again);
@@ -93,7 +120,12 @@ async fn play(plan: &Plan, world: &World) {
             world.write_unstreamed(&root_of(root), &["OrderPlaced", "Noted", "OrderShipped"]);
         }
     }
-    let mut writer = tokio::spawn(write(world.clone(), plan.roots, plan.appends, plan.fault_percent > 0));
+    let mut writer =
+        tokio::spawn(write(world.clone(), plan.roots, plan.appends, plan.fault_percent > 0, plan.reshards()));
+    if plan.side_by_side {
+        play_side_by_side(plan, world, began, &mut writer).await;
+        return;
+    }
     for life in 0..plan.lives {
         let last = life + 1 == plan.lives;
         world.check(Checker::life_begins);
@@ -132,6 +164,58 @@ async fn play(plan: &Plan, world: &World) {
     }
 }
 
+/// Replicas there are at once, at the most.
+const REPLICAS_MAX: usize = 4;
+
+/// Replicas come, stop and, where there are faults, crash, while there is trouble; then they come to rest.
+async fn play_side_by_side(plan: &Plan, world: &World, began: Instant, writer: &mut JoinHandle<()>) {
+    let faulty = plan.fault_percent > 0;
+    world.check(|checker| checker.side_by_side(faulty));
+    let start = || {
+        world.note("a replica begins");
+        let cancel = CancellationToken::new();
+        (tokio::spawn(relay(plan, world, began).run(cancel.clone())), cancel)
+    };
+    let mut replicas = vec![start()];
+    let mut stopping: Vec<JoinHandle<Result<(), RelayError>>> = Vec::new();
+    while began.elapsed() < TROUBLE {
+        match world.chance.below(if faulty { 4 } else { 3 }) {
+            0 | 1 if replicas.len() < REPLICAS_MAX => replicas.push(start()),
+            2 if replicas.len() > 1 => {
+                let place = usize::try_from(world.chance.below(replicas.len() as u64)).unwrap();
+                let (running, cancel) = replicas.remove(place);
+                world.note("a replica stops");
+                world.happened("clean stop beside others");
+                cancel.cancel();
+                stopping.push(running);
+            }
+            3 if replicas.len() > 1 => {
+                let place = usize::try_from(world.chance.below(replicas.len() as u64)).unwrap();
+                let (running, _cancel) = replicas.remove(place);
+                world.note("a replica crashes");
+                world.happened("crash beside others");
+                running.abort();
+                assert!(running.await.is_err());
+            }
+            _ => {}
+        }
+        sleep(world.chance.up_to(TROUBLE / 5)).await;
+    }
+    writer.await.unwrap();
+    come_to_rest(world, began).await;
+    for (running, cancel) in replicas {
+        cancel.cancel();
+        stopping.push(running);
+    }
+    for running in stopping {
+        tokio::select! {
+            biased;
+            stopped = running => stopped.unwrap().unwrap(),
+            () = sleep(Duration::from_mins(2)) => panic!("a stop took longer than its grace period"),
+        }
+    }
+}
+
 /// Waits until every event was accepted, at most `REST` after the trouble; what is missing then the verdict shows.
 async fn come_to_rest(world: &World, began: Instant) {
     let until = TROUBLE + REST;
@@ -149,7 +233,7 @@ fn root_of(number: u64) -> Root {
     Root::new(domain, "", &format!("r{number}")).unwrap()
 }
 
-async fn write(world: World, roots: u64, appends: u64, faults: bool) {
+async fn write(world: World, roots: u64, appends: u64, faults: bool, reshards: bool) {
     let types = ["OrderPlaced", "OrderShipped", "Noted", "Noted"];
     let pause = TROUBLE / u32::try_from(appends).unwrap();
     for _ in 0..appends {
@@ -160,7 +244,7 @@ async fn write(world: World, roots: u64, appends: u64, faults: bool) {
         if world.chance.percent(5) {
             world.push_noise();
         }
-        if world.chance.percent(6) {
+        if reshards && world.chance.percent(6) {
             world.reshard();
         }
         if faults && world.chance.percent(2) {
@@ -214,7 +298,7 @@ fn relay(plan: &Plan, world: &World, began: Instant) -> Relay {
                 idle_roots_max: 4,
                 careful_events: 5,
                 on_failure: OnFailure::Block,
-                checkpoint_hold: Duration::from_secs(4),
+                checkpoint_hold: plan.checkpoint_hold(),
                 ..LaneSettings::default()
             };
             HandlerSpec { name, handler: Arc::new(handler), start: Start::Beginning, subscription, settings }

@@ -4,116 +4,19 @@
 //! accepted is durable in the relay's own time, so events may come again; none may be missing or out of order.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use angzarr_relay::fleet::{
-    Changed, Fleet, FleetStore, JoinError, Lease, LeaseKey, LeaseKind, Member, MemberId, Report, Taken, ViewAction,
-};
-use angzarr_relay::handler::HandlerName;
+use angzarr_relay::fleet::{FleetStore, Lease, LeaseKind};
 use angzarr_relay::lane::LaneSettings;
 use angzarr_relay::relay::RelayPorts;
-use angzarr_relay::relay_table::{Checkpoint, MemoryRelayTable, Start};
-use angzarr_relay::storage::StorageError;
+use angzarr_relay::relay_table::Start;
 use angzarr_relay::stream::{Change, ShardId};
-use async_trait::async_trait;
-use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
+use crate::fleet_rows::{FleetRows, Moment};
 use crate::store::{Recorder, SECOND, Store, name, root, takes_all};
-
-/// When the process ends: before the step, or when it was made and nobody was told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Moment {
-    Before,
-    After,
-}
-
-/// The rows of the fleet, with an end after so many steps.
-struct Ending {
-    rows: MemoryRelayTable,
-    /// Steps that are left; none is counted while it is negative.
-    left: AtomicI64,
-    moment: Moment,
-    ended: Notify,
-    /// What the last step was.
-    step: Mutex<&'static str>,
-}
-
-impl Ending {
-    async fn step<T>(&self, what: &'static str, call: impl Future<Output = T>) -> T {
-        let ends = self.left.load(Ordering::Relaxed) >= 0 && self.left.fetch_sub(1, Ordering::Relaxed) == 0;
-        if ends {
-            *self.step.lock().unwrap() = what;
-            if self.moment == Moment::After {
-                call.await;
-            }
-            self.ended.notify_one();
-            return std::future::pending().await;
-        }
-        call.await
-    }
-}
-
-#[async_trait]
-impl FleetStore for Ending {
-    async fn check_schema(&self) -> Result<(), JoinError> {
-        self.rows.check_schema().await
-    }
-
-    async fn join(&self, member: &Member) -> Result<(), StorageError> {
-        self.rows.join(member).await
-    }
-
-    async fn renew(&self, member: &Member, report: &Report) -> Result<bool, StorageError> {
-        self.rows.renew(member, report).await
-    }
-
-    async fn fleet(&self) -> Result<Fleet, StorageError> {
-        self.step("fleet", self.rows.fleet()).await
-    }
-
-    async fn keep(&self, action: &ViewAction) -> Result<bool, StorageError> {
-        self.step("keep", self.rows.keep(action)).await
-    }
-
-    async fn leave(&self, member: &MemberId) -> Result<(), StorageError> {
-        self.rows.leave(member).await
-    }
-
-    async fn leases(&self, handler: &HandlerName) -> Result<Vec<Lease>, StorageError> {
-        self.step("leases", self.rows.leases(handler)).await
-    }
-
-    async fn checkpoints(&self, handler: &HandlerName) -> Result<BTreeMap<ShardId, Checkpoint>, StorageError> {
-        self.step("checkpoints", FleetStore::checkpoints(&self.rows, handler)).await
-    }
-
-    async fn leases_of(&self, keys: &[LeaseKey]) -> Result<Vec<Lease>, StorageError> {
-        self.step("leases_of", self.rows.leases_of(keys)).await
-    }
-
-    async fn add(&self, leases: &[Lease]) -> Result<(), StorageError> {
-        self.step("add", self.rows.add(leases)).await
-    }
-
-    async fn change(&self, read: &Lease, changed: &Lease) -> Result<Option<Changed>, StorageError> {
-        self.step("change", self.rows.change(read, changed)).await
-    }
-
-    async fn checkpoint(&self, key: &LeaseKey, taken: &Taken, to: &Checkpoint) -> Result<bool, StorageError> {
-        self.step("checkpoint", self.rows.checkpoint(key, taken, to)).await
-    }
-
-    async fn finish(&self, key: &LeaseKey, taken: &Taken, children: &[Lease]) -> Result<bool, StorageError> {
-        self.step("finish", self.rows.finish(key, taken, children)).await
-    }
-
-    async fn forget(&self, read: &Lease) -> Result<bool, StorageError> {
-        self.step("forget", FleetStore::forget(&self.rows, read)).await
-    }
-}
 
 const ROOTS: u64 = 6;
 
@@ -127,8 +30,7 @@ const STEPS_MAX: i64 = 60;
 /// before.
 async fn ends_after(steps: i64, moment: Moment) -> Option<&'static str> {
     let store = Store { start: Start::Beginning, ..Store::new() };
-    let (rows, left, ended) = (store.table.clone(), AtomicI64::new(-1), Notify::new());
-    let ending = Arc::new(Ending { rows, left, moment, ended, step: Mutex::default() });
+    let ending = Arc::new(FleetRows { moment, ..FleetRows::new(store.table.clone()) });
     let view = Recorder::new(Duration::from_millis(5), takes_all);
     let settings = LaneSettings { checkpoint_interval: SECOND, ..LaneSettings::default() };
     let ports = RelayPorts { fleet: ending.clone(), ..store.ports() };

@@ -52,9 +52,9 @@ pub(crate) struct Writing {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, checker: Checker) -> Self {
+    pub(crate) fn new(seed: u64, shards: usize, checker: Checker) -> Self {
         let stream = MemoryStream::default();
-        let open = vec![stream.create_shard(None)];
+        let open = (0..shards).map(|_| stream.create_shard(None)).collect();
         Self {
             events: MemoryEvents::default(),
             stream,

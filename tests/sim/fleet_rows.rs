@@ -1,0 +1,119 @@
+//! The rows of the fleet in memory, where a test ends the process after so many steps, or has the taking of a lease fail.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use angzarr_relay::fleet::{
+    Changed, Fleet, FleetStore, JoinError, Lease, LeaseKey, Member, MemberId, Report, Taken, ViewAction,
+};
+use angzarr_relay::handler::HandlerName;
+use angzarr_relay::relay_table::{Checkpoint, MemoryRelayTable};
+use angzarr_relay::storage::StorageError;
+use angzarr_relay::stream::ShardId;
+use async_trait::async_trait;
+use tokio::sync::Notify;
+
+/// When the process ends: before the step, or when it was made and nobody was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Moment {
+    Before,
+    After,
+}
+
+/// The rows of the fleet, with an end after so many steps.
+pub(crate) struct FleetRows {
+    pub(crate) rows: MemoryRelayTable,
+    /// Steps that are left; none is counted while it is negative.
+    pub(crate) left: AtomicI64,
+    pub(crate) moment: Moment,
+    pub(crate) ended: Notify,
+    /// What the last step was.
+    pub(crate) step: Mutex<&'static str>,
+    /// A lease that nobody can take.
+    pub(crate) refused: Mutex<Option<ShardId>>,
+}
+
+impl FleetRows {
+    /// Rows that end nothing and refuse nothing.
+    pub(crate) fn new(rows: MemoryRelayTable) -> Self {
+        let (left, moment, ended) = (AtomicI64::new(-1), Moment::Before, Notify::new());
+        Self { rows, left, moment, ended, step: Mutex::default(), refused: Mutex::default() }
+    }
+
+    async fn step<T>(&self, what: &'static str, call: impl Future<Output = T>) -> T {
+        let ends = self.left.load(Ordering::Relaxed) >= 0 && self.left.fetch_sub(1, Ordering::Relaxed) == 0;
+        if ends {
+            *self.step.lock().unwrap() = what;
+            if self.moment == Moment::After {
+                call.await;
+            }
+            self.ended.notify_one();
+            return std::future::pending().await;
+        }
+        call.await
+    }
+}
+
+#[async_trait]
+impl FleetStore for FleetRows {
+    async fn check_schema(&self) -> Result<(), JoinError> {
+        self.rows.check_schema().await
+    }
+
+    async fn join(&self, member: &Member) -> Result<(), StorageError> {
+        self.rows.join(member).await
+    }
+
+    async fn renew(&self, member: &Member, report: &Report) -> Result<bool, StorageError> {
+        self.rows.renew(member, report).await
+    }
+
+    async fn fleet(&self) -> Result<Fleet, StorageError> {
+        self.step("fleet", self.rows.fleet()).await
+    }
+
+    async fn keep(&self, action: &ViewAction) -> Result<bool, StorageError> {
+        self.step("keep", self.rows.keep(action)).await
+    }
+
+    async fn leave(&self, member: &MemberId) -> Result<(), StorageError> {
+        self.rows.leave(member).await
+    }
+
+    async fn leases(&self, handler: &HandlerName) -> Result<Vec<Lease>, StorageError> {
+        self.step("leases", self.rows.leases(handler)).await
+    }
+
+    async fn checkpoints(&self, handler: &HandlerName) -> Result<BTreeMap<ShardId, Checkpoint>, StorageError> {
+        self.step("checkpoints", FleetStore::checkpoints(&self.rows, handler)).await
+    }
+
+    async fn leases_of(&self, keys: &[LeaseKey]) -> Result<Vec<Lease>, StorageError> {
+        self.step("leases_of", self.rows.leases_of(keys)).await
+    }
+
+    async fn add(&self, leases: &[Lease]) -> Result<(), StorageError> {
+        self.step("add", self.rows.add(leases)).await
+    }
+
+    async fn change(&self, read: &Lease, changed: &Lease) -> Result<Option<Changed>, StorageError> {
+        if changed.owner.is_some() && self.refused.lock().unwrap().as_ref() == Some(&read.shard) {
+            let (operation, table, source) = ("UpdateItem", "simulated".into(), "refused".into());
+            return Err(StorageError::Unavailable { operation, table, source });
+        }
+        self.step("change", self.rows.change(read, changed)).await
+    }
+
+    async fn checkpoint(&self, key: &LeaseKey, taken: &Taken, to: &Checkpoint) -> Result<bool, StorageError> {
+        self.step("checkpoint", self.rows.checkpoint(key, taken, to)).await
+    }
+
+    async fn finish(&self, key: &LeaseKey, taken: &Taken, children: &[Lease]) -> Result<bool, StorageError> {
+        self.step("finish", self.rows.finish(key, taken, children)).await
+    }
+
+    async fn forget(&self, read: &Lease) -> Result<bool, StorageError> {
+        self.step("forget", FleetStore::forget(&self.rows, read)).await
+    }
+}
