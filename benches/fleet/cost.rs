@@ -15,7 +15,7 @@ const REPLICAS: usize = 3;
 /// After it is settled, what was begun by settling ends.
 const REST: Duration = Duration::from_secs(20);
 
-/// Dollars for a million units on demand in us-east-1 (`aws-facts` C).
+/// Dollars for a million units on demand in us-east-1, by AWS's price list.
 const DOLLARS_A_MILLION_READS: f64 = 0.125;
 const DOLLARS_A_MILLION_WRITES: f64 = 0.625;
 

@@ -116,19 +116,23 @@ impl Shards {
     }
 
     /// Forgets the lives of members that are gone and hold nothing: nobody will ask for them.
-    pub(super) async fn forget_lives(&self) -> Result<(), StorageError> {
+    pub(super) async fn forget_lives(&mut self) -> Result<(), StorageError> {
+        if !self.lives_due {
+            return Ok(());
+        }
         let ports = &self.parts.ports;
+        let mut lives = Vec::new();
         for kept in self.handlers.iter().filter(|kept| kept.desk.is_some()) {
             let name = &kept.handler.name;
-            let kept_of = ports.lives.members(name).await?;
-            // Members after their lives, which begin later than their rows.
-            let fleet = ports.fleet.fleet().await?;
-            let holds = |member: &MemberId| self.leases.values().any(|lease| lease.owner.as_ref() == Some(member));
-            let is_over = |member: &&MemberId| fleet.member(member).is_none() && !holds(member);
-            for member in kept_of.iter().filter(is_over) {
-                ports.lives.forget(member, name).await?;
-            }
+            lives.extend(ports.lives.members(name).await?.into_iter().map(|member| (name, member)));
         }
+        // Members after their lives, which begin later than their rows.
+        let fleet = ports.fleet.fleet().await?;
+        let holds = |member: &MemberId| self.leases.values().any(|lease| lease.owner.as_ref() == Some(member));
+        for (name, member) in lives.iter().filter(|(_, member)| fleet.member(member).is_none() && !holds(member)) {
+            ports.lives.forget(member, name).await?;
+        }
+        self.lives_due = false;
         Ok(())
     }
 

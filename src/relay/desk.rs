@@ -228,3 +228,104 @@ impl Desk {
         Some(Seen { at: now, stream })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::backfill::{MemoryScan, ScanProgress};
+    use crate::relay_table::MemoryRelayTable;
+    use crate::storage::MemoryEvents;
+    use crate::telemetry::Health;
+    use crate::time::Clock;
+
+    const LOST: &str = "records were lost";
+
+    fn shard(id: &str) -> Shard {
+        Shard { id: ShardId::new(id), parent: None }
+    }
+
+    fn ids(shards: &[Shard]) -> BTreeSet<ShardId> {
+        shards.iter().map(|shard| shard.id.clone()).collect()
+    }
+
+    fn leases(shards: &[(&str, Option<&str>, bool)]) -> BTreeMap<LeaseKey, Lease> {
+        let lease = |(id, owner, finished): &(&str, Option<&str>, bool)| {
+            let id = ShardId::new(id);
+            let name = HandlerName::new("view").unwrap();
+            let lease = Lease::new(name, id.clone(), LeaseKind::Shard, Branch::of(&id), None);
+            Lease { owner: owner.map(Into::into), finished: *finished, ..lease }
+        };
+        shards.iter().map(lease).map(|lease| (lease.key(), lease)).collect()
+    }
+
+    /// What shards a desk would forget of these.
+    fn outlived(desk: &Desk, listed: &[Shard], leases: &BTreeMap<LeaseKey, Lease>) -> Vec<String> {
+        desk.outlived(listed, leases).map(|lease| lease.shard.as_str().to_owned()).collect()
+    }
+
+    /// A desk that has listed these shards, and then begun a reconcile.
+    async fn searching(listed: &[Shard]) -> (Desk, JobPorts) {
+        let (table, progress) = (MemoryRelayTable::default(), ScanProgress::default());
+        let ports = JobPorts {
+            store: Arc::new(table.clone()),
+            scan: Arc::new(MemoryScan::new(MemoryEvents::default(), progress.clone(), 10)),
+            progress,
+            clock: Clock::starting_at(Timestamp::from_unix_millis(1_800_000_000_000)),
+            health: Health::default(),
+            segments: 1,
+        };
+        let started_at = Some(ports.clock.now());
+        let mut desk = Desk::take_up(&HandlerName::new("view").unwrap(), started_at, &ports, &table).await.unwrap();
+        desk.look("stream", &ids(listed), ports.clock.now());
+        // Whatever the first sight of the stream asks for, a reconcile is what it is about here.
+        desk.need = Some((JobKind::Reconcile, LOST.into()));
+        assert!(desk.work(&ports, &BTreeMap::new()).await.unwrap());
+        assert!(desk.running.is_some() && desk.need.is_none());
+        (desk, ports)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shard_that_is_gone_is_forgotten_when_it_was_finished_or_the_job_finds_what_it_held() {
+        let (mut desk, ports) = searching(&[shard("listed")]).await;
+        let found = leases(&[("gone before", None, false), ("listed", None, false)]);
+        assert_eq!(outlived(&desk, &[shard("listed")], &found), ["gone before"]);
+        // It was there when the job began: what it held last the job may have passed by already.
+        assert_eq!(outlived(&desk, &[], &found), ["gone before"]);
+        let held = leases(&[("gone before", Some("one~1"), false)]);
+        assert_eq!(outlived(&desk, &[], &held), [""; 0], "its reader finds that it is gone");
+        let finished = leases(&[("gone", Some("one~1"), true), ("listed", None, true)]);
+        assert_eq!(outlived(&desk, &[shard("listed")], &finished), ["gone"]);
+
+        // Without a job nobody has found it.
+        for segment in desk.segments() {
+            desk.running.as_mut().unwrap().finish(&segment.id);
+        }
+        assert!(desk.work(&ports, &BTreeMap::new()).await.unwrap());
+        assert!(desk.running.is_none());
+        assert_eq!(outlived(&desk, &[], &found), [""; 0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_job_that_runs_finds_what_was_lost_before_it_and_no_more() {
+        let lost = Some((JobKind::Reconcile, LOST.to_owned()));
+        let (gone, listed) = ([ShardId::new("gone before")], [ShardId::new("listed")]);
+        let (mut desk, ports) = searching(&[shard("listed")]).await;
+        desk.misses(lost.clone(), (&gone, false), ports.clock.now());
+        assert_eq!(desk.need, None, "it was gone when the job began");
+        desk.misses(lost.clone(), (&listed, true), ports.clock.now());
+        assert_eq!(desk.need, None, "what was trimmed was older than the job");
+        let later = ports.clock.now().plus(backfill::STREAM_KEEPS);
+        desk.misses(lost.clone(), (&listed, true), later);
+        assert_eq!(desk.need.take(), lost, "what was trimmed may have come since");
+        desk.misses(lost.clone(), (&listed, false), ports.clock.now());
+        assert_eq!(desk.need.take(), lost, "a shard that went meanwhile had what came since");
+        let both = [gone[0].clone(), listed[0].clone()];
+        desk.misses(lost.clone(), (&both, false), ports.clock.now());
+        assert_eq!(desk.need.take(), lost);
+        // Another replica's need names no shard.
+        desk.misses(lost.clone(), (&[], false), ports.clock.now());
+        assert_eq!(desk.need, lost);
+    }
+}

@@ -30,7 +30,6 @@ pub(super) struct Says(Arc<Said>);
 struct Said {
     view: AtomicU64,
     leaving: AtomicBool,
-    left: AtomicBool,
     /// It has changed: the next renewal does not wait.
     changed: Notify,
 }
@@ -48,11 +47,6 @@ impl Says {
         if !self.0.leaving.swap(true, Ordering::Relaxed) {
             self.0.changed.notify_one();
         }
-    }
-
-    /// It has left: its row is about to be removed.
-    pub(super) fn left(&self) {
-        self.0.left.store(true, Ordering::Relaxed);
     }
 }
 
@@ -91,7 +85,6 @@ pub(super) async fn beat(heart: Heart) {
                 renewed_at = sent_at;
                 health.mended(MEMBERSHIP);
             }
-            Ok(Ok(false)) if says.0.left.load(Ordering::Relaxed) => return,
             Ok(Ok(false)) => {
                 fence.break_off();
                 counter!(names::MEMBERSHIP_LOST).increment(1);

@@ -77,3 +77,62 @@ impl HeldLeases {
         self.with(|held| held.remove(key).is_some())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handler::HandlerName;
+    use crate::stream::ShardId;
+    use std::time::Duration;
+
+    const EPOCH: Epoch = Epoch(3);
+
+    /// A lease that is held, without a lane.
+    fn held() -> (HeldLeases, LeaseKey) {
+        let key = LeaseKey { handler: HandlerName::new("view").unwrap(), shard: ShardId::new("shard") };
+        let held = HeldLeases::default();
+        held.hold(key.clone(), Taken { owner: "one~1".into(), epoch: EPOCH });
+        (held, key)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_order_to_close_goes_to_the_lane_itself() {
+        let (held, key) = held();
+        let (orders, mut ordered) = mpsc::channel(1);
+        assert!(held.may_open(&key, EPOCH));
+        assert_eq!(held.opened(&key, EPOCH, LaneId(7), &orders), None);
+        let by = Instant::now() + Duration::from_secs(5);
+        assert!(held.close(&key, EPOCH, by));
+        assert!(matches!(ordered.try_recv(), Ok(LaneOrder::Close(LaneId(7), at)) if at == by));
+        assert!(!held.may_open(&key, EPOCH));
+        // No room for another: whoever orders it is told that the lane does not know.
+        orders.try_send(LaneOrder::Resume).unwrap();
+        assert!(!held.close(&key, EPOCH, by));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lane_that_is_being_opened_hears_of_a_closing_ordered_meanwhile() {
+        let (held, key) = held();
+        let (orders, mut ordered) = mpsc::channel(1);
+        assert!(held.may_open(&key, EPOCH));
+        let by = Instant::now() + Duration::from_secs(5);
+        assert!(!held.close(&key, EPOCH, by), "there is no lane yet");
+        assert_eq!(held.opened(&key, EPOCH, LaneId(7), &orders), Some(by));
+        assert!(ordered.try_recv().is_err(), "whoever opens it tells it, after the opening");
+        assert!(!held.may_open(&key, EPOCH), "nor is another opened");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_taken_anew_has_nothing_to_do_with_what_it_was_before() {
+        let (held, key) = held();
+        let (orders, mut ordered) = mpsc::channel(1);
+        let before = Epoch(EPOCH.0 - 1);
+        assert_eq!(held.opened(&key, EPOCH, LaneId(7), &orders), None);
+        assert!(!held.may_open(&key, before));
+        assert!(!held.close(&key, before, Instant::now()) && ordered.try_recv().is_err());
+        assert!(held.may_open(&key, EPOCH));
+        assert_eq!(held.opened(&key, before, LaneId(6), &orders), Some(Instant::now()), "it was lost in between");
+        assert!(held.let_go(&key) && !held.let_go(&key));
+        assert_eq!(held.get(&key), None);
+    }
+}

@@ -124,7 +124,7 @@ impl Incarnation<'_> {
         ended
     }
 
-    /// Removes this life's row, where not everything was handed over: nothing is done under it any more, and others need not
+    /// Removes this life's row: nothing is done under it any more, and where not everything was handed over the others need not
     /// wait until they find it dead.
     async fn leave(&self) {
         let leaving = timeout(LEAVE_MAX, self.relay.ports.fleet.leave(&self.member.id)).await;

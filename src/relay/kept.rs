@@ -187,3 +187,76 @@ impl Kept {
         self.lineage.open_next(|shard| held.get(shard).is_some_and(Held::is_ready))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept() -> Kept {
+        let name = HandlerName::new("view").unwrap();
+        let (settings, marks) = (LaneSettings::default(), MarkShare::default());
+        Kept::new(HandlerLanes { name, orders: mpsc::channel(1).0, started_at: None, settings, marks })
+    }
+
+    fn branch(shard: &str) -> Branch {
+        Branch::of(&ShardId::new(shard))
+    }
+
+    /// All leases there are: of shards, each with the branch it belongs to, its parent, and whether it is finished.
+    fn leases(shards: &[(&str, &str, Option<&str>, bool)]) -> BTreeMap<LeaseKey, Lease> {
+        let lease = |(shard, of, parent, finished): &(&str, &str, Option<&str>, bool)| {
+            let name = HandlerName::new("view").unwrap();
+            let lease = Lease::new(name, ShardId::new(shard), LeaseKind::Shard, branch(of), parent.map(ShardId::new));
+            Lease { finished: *finished, ..lease }
+        };
+        shards.iter().map(lease).map(|lease| (lease.key(), lease)).collect()
+    }
+
+    fn hold(kept: &mut Kept, shard: &str, of: &str) {
+        let (epoch, kind, checkpoint) = (Epoch(1), LeaseKind::Shard, None);
+        let (taken, awaits_look, awaits_need, lane) = (false, false, false, None);
+        let held = Held { epoch, kind, branch: branch(of), checkpoint, taken, lane, awaits_look, awaits_need };
+        kept.hold(ShardId::new(shard), held);
+    }
+
+    #[test]
+    fn deferred_roots_are_gone_on_with_where_their_branch_is_read() {
+        let mut kept = kept();
+        let marks = kept.handler.marks.clone();
+        let all = leases(&[("a", "a", None, false), ("b", "b", None, false)]);
+        hold(&mut kept, "a", "a");
+        assert!(kept.share_marks(&all));
+        assert!(marks.works_off(Some(&branch("a"))));
+        assert!(!marks.works_off(Some(&branch("b"))), "somebody else reads it, or will");
+        assert!(!marks.works_off(Some(&branch("gone"))) && !marks.works_off(None), "they are the desk's");
+        assert!(!kept.share_marks(&all), "nothing has changed");
+        kept.let_go(&ShardId::new("a"), Epoch(1));
+        assert!(kept.share_marks(&all));
+        assert!(!marks.works_off(Some(&branch("a"))));
+    }
+
+    #[test]
+    fn a_child_has_the_roots_of_its_branch_once_its_parent_is_finished() {
+        let mut kept = kept();
+        let marks = kept.handler.marks.clone();
+        let ends = |finished| leases(&[("parent", "b", None, finished), ("heir", "b", Some("parent"), false)]);
+        hold(&mut kept, "heir", "b");
+        kept.read(&ends(false));
+        kept.share_marks(&ends(false));
+        assert!(!marks.works_off(Some(&branch("b"))), "whoever reads the parent has them");
+        kept.read(&ends(true));
+        assert!(kept.share_marks(&ends(true)));
+        assert!(marks.works_off(Some(&branch("b"))));
+    }
+
+    #[test]
+    fn a_child_that_begins_a_branch_of_its_own_has_its_roots_at_once() {
+        let mut kept = kept();
+        let marks = kept.handler.marks.clone();
+        let all = leases(&[("parent", "b", None, false), ("second", "second", Some("parent"), false)]);
+        hold(&mut kept, "second", "second");
+        assert!(kept.share_marks(&all));
+        assert!(marks.works_off(Some(&branch("second"))));
+        assert!(!marks.works_off(Some(&branch("b"))));
+    }
+}

@@ -56,8 +56,6 @@ pub(super) enum LeaseEvent {
     Close(LeaseKey, Epoch, Instant, bool),
     /// The view names this replica, and nothing more is due by it.
     Agreed,
-    /// All that was due is done; nothing is held.
-    Left,
 }
 
 /// What is told back.
@@ -77,7 +75,7 @@ pub(super) enum LeaseNote {
 pub(super) struct Leasing {
     store: Arc<dyn FleetStore>,
     me: MemberId,
-    handlers: Vec<HandlerName>,
+    /// Its handlers, and how far each is.
     progress: Vec<(HandlerName, Progress)>,
     clock: Clock,
     timing: Timing,
@@ -119,12 +117,11 @@ pub(super) struct LeasingParts {
 impl Leasing {
     pub(super) fn new(parts: LeasingParts) -> Self {
         let LeasingParts { store, me, progress, clock, timing, fence, says, health, held, events } = parts;
-        let handlers: Vec<HandlerName> = progress.iter().map(|(handler, _)| handler.clone()).collect();
+        let handlers = progress.iter().map(|(handler, _)| handler.clone()).collect();
         Self {
-            planner: Planner::new(me.clone(), handlers.clone()),
+            planner: Planner::new(me.clone(), handlers),
             store,
             me,
-            handlers,
             progress,
             clock,
             timing,
@@ -177,11 +174,6 @@ impl Leasing {
                 }
             };
             if self.leaving && self.planner.holdings().is_empty() {
-                self.says.left();
-                if let Err(error) = self.store.leave(&self.me).await {
-                    debug!(error = %with_causes(&error), "this replica's row was not removed: the others find it dead");
-                }
-                self.events.send(LeaseEvent::Left).ok();
                 return;
             }
         }
@@ -219,6 +211,10 @@ impl Leasing {
 
     /// Reads what is to be read and does what is due; true when there is more to do at once.
     async fn look(&mut self) -> Result<bool, StorageError> {
+        // A release does not change the lineage. Read before the members, as all leases are.
+        if self.read_by.is_some() && !self.wanted.0.is_empty() {
+            self.look_quickly().await?;
+        }
         let mut fleet = self.store.fleet().await?;
         let by = (fleet.view.version, fleet.lineage);
         if self.read_by != Some(by) || self.read_at.elapsed() >= READ_AGAIN {
@@ -228,9 +224,6 @@ impl Leasing {
             fleet = self.store.fleet().await?;
             self.read_by = Some(by);
             self.events.send(LeaseEvent::Read(self.leases.clone(), fleet.clone())).ok();
-        } else if !self.wanted.0.is_empty() {
-            // A release does not change the lineage.
-            self.look_quickly().await?;
         }
         let now = Instant::now();
         if let Some(mine) = fleet.members.iter_mut().find(|member| member.id == self.me) {
@@ -280,7 +273,7 @@ impl Leasing {
 
     async fn read_leases(&mut self) -> Result<(), StorageError> {
         let mut leases = BTreeMap::new();
-        for handler in &self.handlers {
+        for (handler, _) in &self.progress {
             let read = self.store.leases(handler).await?;
             leases.extend(read.into_iter().map(|lease| (lease.key(), lease)));
         }

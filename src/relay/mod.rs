@@ -14,7 +14,7 @@ mod desk;
 mod jobs;
 mod kept;
 mod listing;
-mod errands;
+mod chores;
 mod readers;
 mod shards;
 mod comparison;

@@ -109,24 +109,12 @@ mod tests {
     use crate::event::Timestamp;
     use crate::storage::MemoryEvents;
     use crate::stream::{Change, LaneId, MemoryStream, StreamPoint};
-    use crate::telemetry::Health;
-    use crate::time::{Clock, Random};
 
     #[tokio::test(start_paused = true)]
     async fn a_lane_on_its_way_to_a_shard_that_was_just_left_finds_a_reader() {
         let stream = MemoryStream::default();
         let shard = stream.create_shard(None);
-        let parts = ReaderParts {
-            source: Arc::new(stream.clone()),
-            budget: Budget::new(1 << 30),
-            kept_bytes_max: Arc::new(|| 0),
-            poll_interval_max: Duration::from_secs(1),
-            clock: Clock::system(),
-            random: Random::seeded(1),
-            health: Health::default(),
-            counted_as: names::RECORDS_READ,
-            lost: None,
-        };
+        let parts = ReaderParts::of(Arc::new(stream.clone()));
         let source = Arc::new(MemoryScan::new(MemoryEvents::default(), ScanProgress::default(), 10));
         let (mut readers, _lost) = Readers::new(parts, Scans { source, budgets: BTreeMap::new() });
         let (notify, _notices) = mpsc::unbounded_channel();

@@ -16,8 +16,8 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::chores::{Chore, Chores, NeedOf};
 use super::desk::Desk;
-use super::errands::{Errand, Errands, NeedOf};
 use super::error::RelayError;
 use super::held::HeldLeases;
 use super::jobs::{JobPorts, PROGRESS_INTERVAL};
@@ -75,7 +75,9 @@ pub(super) struct Shards {
     /// A listing for the comparison, under way.
     pub(super) listings: JoinSet<Result<Arc<Vec<Shard>>, StreamError>>,
     pub(super) lists_again: bool,
-    pub(super) errands: Errands,
+    /// The fleet has changed since the lives of those that are gone were forgotten.
+    pub(super) lives_due: bool,
+    pub(super) chores: Chores,
     pub(super) next_lane: u32,
     pub(super) reading: Gauge,
     pub(super) waiting: Gauge,
@@ -95,7 +97,8 @@ impl Shards {
             readers,
             listings: JoinSet::new(),
             lists_again: false,
-            errands: Errands::default(),
+            lives_due: false,
+            chores: Chores::default(),
             next_lane: 0,
             reading: state("reading"),
             waiting: state("waiting"),
@@ -119,7 +122,7 @@ impl Shards {
         mut events: mpsc::UnboundedReceiver<LeaseEvent>,
     ) -> Result<(), RelayError> {
         let beat = self.parts.ports.health.register("shard discovery");
-        let (mut compare_at, mut seen_at) = (Instant::now(), Instant::now());
+        let (mut compare_at, mut seen_at, mut is_seen) = (Instant::now(), Instant::now(), false);
         let mut backoff = Backoff::new(LIST_BACKOFF, self.parts.ports.random.clone());
         loop {
             beat.beat();
@@ -136,7 +139,7 @@ impl Shards {
                     }
                 }
                 Some(report) = reports.recv() => self.learn(&report).await,
-                Some(done) = self.errands.done() => self.return_from(done.map_err(RelayError::Stopped)?).await,
+                Some(done) = self.chores.done() => self.return_from(done.map_err(RelayError::Stopped)?).await,
                 Some(ended) = self.readers.ended() => self.readers.clear(&ended.map_err(RelayError::Stopped)?),
                 Some(listed) = self.listings.join_next() => {
                     let wait = if self.compare(listed.map_err(RelayError::Stopped)?).await? {
@@ -146,14 +149,17 @@ impl Shards {
                     } else {
                         backoff.next_wait().min(self.parts.reconcile_interval)
                     };
-                    // What was found is noted before this replica gives the desk up again.
-                    seen_at = Instant::now();
+                    if !is_seen {
+                        // What was found is noted before this replica gives the desk up again.
+                        seen_at = Instant::now();
+                    }
                     let again = std::mem::take(&mut self.lists_again);
                     compare_at = Instant::now() + if again { Duration::ZERO } else { wait };
                 }
                 () = sleep_until(turn_at) => self.note_segments().await,
             }
-            compare |= self.take_up_desks().await;
+            let taken_up = self.take_up_desks().await;
+            (compare, is_seen) = (compare | taken_up, is_seen && !taken_up);
             self.share_marks().await;
             compare |= self.work_on_jobs().await?;
             if !self.has_desk() {
@@ -163,7 +169,8 @@ impl Shards {
                 self.begin_listing();
             }
             if self.has_desk() && Instant::now() >= seen_at {
-                seen_at = Instant::now() + if self.note_seen().await { SEEN_INTERVAL } else { TURN_MAX };
+                is_seen = self.note_seen().await;
+                seen_at = Instant::now() + if is_seen { SEEN_INTERVAL } else { TURN_MAX };
             }
             self.open_lanes().await;
         }
@@ -191,7 +198,7 @@ impl Shards {
             LeaseEvent::Agreed if !self.handlers.iter().any(|kept| kept.desk.is_some() || kept.desk_due) => {
                 self.parts.ports.health.started();
             }
-            LeaseEvent::Agreed | LeaseEvent::Left => {}
+            LeaseEvent::Agreed => {}
         }
         false
     }
@@ -199,6 +206,7 @@ impl Shards {
     async fn read(&mut self, leases: BTreeMap<LeaseKey, Lease>, fleet: &Fleet) {
         self.has_company |= fleet.members.iter().any(|member| member.id != self.parts.me);
         self.leases = leases;
+        self.lives_due = true;
         for kept in &mut self.handlers {
             kept.read(&self.leases);
             kept.looked_into
@@ -259,7 +267,7 @@ impl Shards {
         }
         kept.looked_into.insert(dead.clone(), false);
         let HandlerLanes { name, settings, .. } = &kept.handler;
-        self.errands.look_into((index, name), settings, dead, &self.parts.ports);
+        self.chores.look_into((index, name), settings, dead, &self.parts.ports);
         true
     }
 
@@ -344,13 +352,13 @@ impl Shards {
         });
         // Where the desk needs nothing, the job that runs finds it.
         let reason = (desk_needs != Some(false)).then_some(reason);
-        self.errands.note((index, &kept.handler.name), reason, of, &self.parts.ports);
+        self.chores.note((index, &kept.handler.name), reason, of, &self.parts.ports);
     }
 
     /// What was looked into or noted is known: whoever waited for it goes on.
-    async fn return_from(&mut self, errand: Errand) {
-        match errand {
-            Errand::LookedInto(index, dead, life) => {
+    async fn return_from(&mut self, chore: Chore) {
+        match chore {
+            Chore::LookedInto(index, dead, life) => {
                 let kept = &mut self.handlers[index];
                 kept.looked_into.insert(dead, true);
                 if life.unclean {
@@ -362,13 +370,13 @@ impl Shards {
                     }
                 }
             }
-            Errand::Noted(index, NeedOf::Opening(shard, epoch)) => {
+            Chore::Noted(index, NeedOf::Opening(shard, epoch)) => {
                 if let Some(held) = self.handlers[index].held.get_mut(&shard).filter(|held| held.epoch == epoch) {
                     held.awaits_need = false;
                 }
             }
             // The last of those it is for lets the reader go on.
-            Errand::Noted(_, NeedOf::Reader(noted)) => {
+            Chore::Noted(_, NeedOf::Reader(noted)) => {
                 if let Ok(noted) = Arc::try_unwrap(noted) {
                     noted.send(()).ok();
                 }

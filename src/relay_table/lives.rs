@@ -54,11 +54,8 @@ impl RelayTable {
 
     /// Forgets all lives of a handler.
     pub(super) async fn forget_lives(&self, handler: &HandlerName) -> Result<(), StorageError> {
-        let prefix = format!("{}#", escape(handler.as_str()));
-        for row in self.partition(LIVES).await? {
-            if let Some(name) = text_of(&row, SK).filter(|name| name.starts_with(&prefix)) {
-                self.remove(LIVES, name).await?;
-            }
+        for member in LivesOfAll::members(self, handler).await? {
+            LivesOfAll::forget(self, &member, handler).await?;
         }
         Ok(())
     }

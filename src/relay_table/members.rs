@@ -216,8 +216,7 @@ impl FleetStore for RelayTable {
     }
 
     async fn fleet(&self) -> Result<Fleet, StorageError> {
-        let rows = self.partition(FLEET).await?;
-        decode_fleet(&rows).map_err(|(sk, reason)| self.unreadable(FLEET, &sk, reason))
+        Ok(self.roll_call().await?.fleet)
     }
 
     async fn keep(&self, action: &ViewAction) -> Result<bool, StorageError> {

@@ -64,6 +64,24 @@ pub struct ReaderParts {
     pub lost: Option<UnboundedSender<Lost>>,
 }
 
+#[cfg(test)]
+impl ReaderParts {
+    /// Those of a reader of this source, with room for everything and nobody to tell of losses.
+    pub(crate) fn of(source: Arc<dyn ShardSource>) -> Self {
+        Self {
+            source,
+            budget: Budget::new(1 << 30),
+            kept_bytes_max: Arc::new(|| 0),
+            poll_interval_max: Duration::from_secs(1),
+            clock: Clock::system(),
+            random: Random::seeded(1),
+            health: Health::default(),
+            counted_as: names::RECORDS_READ,
+            lost: None,
+        }
+    }
+}
+
 /// Records that the stream no longer has.
 #[derive(Debug)]
 pub struct Lost {

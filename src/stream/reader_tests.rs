@@ -60,17 +60,7 @@ fn shard(records: u64, expired: bool) -> (Arc<Counting>, Feed) {
 }
 
 fn parts(source: Arc<Counting>, budget: Budget) -> ReaderParts {
-    ReaderParts {
-        source,
-        budget,
-        kept_bytes_max: Arc::new(|| 0),
-        poll_interval_max: Duration::from_secs(1),
-        clock: Clock::system(),
-        random: Random::seeded(1),
-        health: Health::default(),
-        counted_as: names::RECORDS_READ,
-        lost: None,
-    }
+    ReaderParts { budget, ..ReaderParts::of(source) }
 }
 
 #[tokio::test(start_paused = true)]

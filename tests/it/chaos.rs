@@ -16,9 +16,8 @@ use angzarr_relay::storage::{DynamoPositions, PositionStore as _, TableNames};
 use angzarr_relay::time::{Clock, Random};
 use tokio::time::sleep;
 
-use crate::embedded::{clients, root, tables};
+use crate::embedded::{clients, root, sharded_tables};
 use crate::relaying::{Kill, Output, STREAM};
-use crate::shards::sharded_clients;
 use crate::support::{DynamoDbLocal, KinesisProcess, RelayHome, RelayProcess, Writer, until};
 
 const SHARDS: u32 = 8;
@@ -54,9 +53,7 @@ impl Fleet {
         let dynamodb = DynamoDbLocal::start().await;
         let kinesis = KinesisProcess::start().await;
         let options = StreamsOptions { shards: SHARDS, ..StreamsOptions::default() };
-        let streams = EmbeddedStreams::start(&dynamodb.endpoint, options).unwrap();
-        // The tables are made through it, so that it knows their shards.
-        tables(&sharded_clients(&dynamodb.endpoint, streams.endpoint()).await, RelayHome::PREFIX).await;
+        let (streams, _, _) = sharded_tables(&dynamodb.endpoint, RelayHome::PREFIX, options).await;
         let aws = clients(Some(&dynamodb.endpoint), Some(&kinesis.endpoint)).await;
         aws.kinesis.create_stream().stream_name(STREAM).shard_count(2).send().await.unwrap();
         Self { dynamodb, streams, kinesis, aws, replicas: Vec::new() }

@@ -2,7 +2,7 @@
 
 use angzarr_relay::aws::{AwsClients, AwsSettings, StaticCredentials};
 use angzarr_relay::event::{Root, Timestamp};
-use angzarr_relay::local::{EmbeddedDynamo, EmbeddedKinesis, KinesisOptions};
+use angzarr_relay::local::{EmbeddedDynamo, EmbeddedKinesis, EmbeddedStreams, KinesisOptions, StreamsOptions};
 use angzarr_relay::storage::{NewEvent, TableNames, create_all};
 
 /// A fresh pair; it stops when it is dropped.
@@ -31,6 +31,30 @@ pub(crate) async fn clients(dynamodb: Option<&str>, kinesis: Option<&str>) -> Aw
         ..AwsSettings::default()
     })
     .await
+}
+
+/// Clients whose streams are served with many shards.
+pub(crate) async fn sharded_clients(dynamodb: &str, streams: &str) -> AwsClients {
+    AwsClients::new(&AwsSettings {
+        region: Some("us-east-1".into()),
+        dynamodb_endpoint: Some(dynamodb.into()),
+        streams_endpoint: Some(streams.into()),
+        credentials: Some(StaticCredentials::dummy()),
+        ..AwsSettings::default()
+    })
+    .await
+}
+
+/// Makes the tables of a prefix behind a server of many shards, that knows their shards by that.
+pub(crate) async fn sharded_tables(
+    dynamodb: &str,
+    prefix: &str,
+    options: StreamsOptions,
+) -> (EmbeddedStreams, AwsClients, TableNames) {
+    let server = EmbeddedStreams::start(dynamodb, options).unwrap();
+    let aws = sharded_clients(dynamodb, server.endpoint()).await;
+    let names = tables(&aws, prefix).await;
+    (server, aws, names)
 }
 
 /// Makes the tables of a prefix.

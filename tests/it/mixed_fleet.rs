@@ -9,9 +9,8 @@ use angzarr_relay::storage::TableNames;
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::{Value, json};
 
-use crate::embedded::tables;
-use crate::outage::{Service, serve};
-use crate::shards::sharded_clients;
+use crate::embedded::sharded_tables;
+use crate::outage::{Service, has_all, serve};
 use crate::support::{RelayHome, RelayProcess, Writer, until};
 
 const SHARDS: u32 = 4;
@@ -33,9 +32,7 @@ impl Setting {
     async fn build() -> Self {
         let dynamo = EmbeddedDynamo::start(None).unwrap();
         let options = StreamsOptions { shards: SHARDS, ..StreamsOptions::default() };
-        let streams = EmbeddedStreams::start(dynamo.endpoint(), options).unwrap();
-        let aws = sharded_clients(dynamo.endpoint(), streams.endpoint()).await;
-        tables(&aws, RelayHome::PREFIX).await;
+        let (streams, aws, _) = sharded_tables(dynamo.endpoint(), RelayHome::PREFIX, options).await;
         let services = [Arc::<Mutex<Service>>::default(), Arc::default()];
         let [billing, shipping] = services;
         let urls = [serve(billing.clone()).await, serve(shipping.clone()).await];
@@ -67,14 +64,7 @@ impl Setting {
     /// Waits until a handler has had everything, each event once.
     async fn has_all(&self, handler: usize, writer: &Writer) {
         let service = &self.services[handler].0;
-        until("everything has arrived", async || {
-            let taken = &service.lock().unwrap().taken;
-            let has_all = |(root, written): (&String, &Vec<u64>)| {
-                taken.get(root).is_some_and(|taken| written.iter().all(|sequence| taken.contains(sequence)))
-            };
-            writer.written().iter().all(has_all).then_some(())
-        })
-        .await;
+        until("everything has arrived", async || has_all(service, writer)).await;
         assert_eq!(service.lock().unwrap().taken, *writer.written(), "each event once");
     }
 }

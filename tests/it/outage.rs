@@ -238,6 +238,15 @@ pub(crate) fn has_all_it_takes(service: &Mutex<Service>, writer: &Writer) -> Opt
     (service.taken == expected).then_some(())
 }
 
+/// Whether everything that was written has arrived, perhaps some of it again.
+pub(crate) fn has_all(service: &Mutex<Service>, writer: &Writer) -> Option<()> {
+    let taken = &service.lock().unwrap().taken;
+    let has_all = |(root, written): (&String, &Vec<u64>)| {
+        taken.get(root).is_some_and(|taken| written.iter().all(|sequence| taken.contains(sequence)))
+    };
+    writer.written().iter().all(has_all).then_some(())
+}
+
 /// The configuration of a handler `billing` of this service.
 pub(crate) fn billing(url: &str, kind: &str, rest: &str) -> String {
     format!(

@@ -17,9 +17,8 @@ use angzarr_relay::storage::{DynamoPositions, PositionStore as _, TableNames};
 use angzarr_relay::time::Clock;
 use serde_json::{Value, json};
 
-use crate::embedded::{root, tables};
-use crate::outage::{Service, billing, serve};
-use crate::shards::sharded_clients;
+use crate::embedded::{root, sharded_tables};
+use crate::outage::{Service, billing, has_all, serve};
 use crate::support::{BINARY, RelayHome, RelayProcess, Writer, until};
 
 const SHARDS: u32 = 8;
@@ -39,9 +38,7 @@ impl Fleet {
     async fn build() -> Self {
         let dynamo = EmbeddedDynamo::start(None).unwrap();
         let options = StreamsOptions { shards: SHARDS, ..StreamsOptions::default() };
-        let streams = EmbeddedStreams::start(dynamo.endpoint(), options).unwrap();
-        let aws = sharded_clients(dynamo.endpoint(), streams.endpoint()).await;
-        tables(&aws, RelayHome::PREFIX).await;
+        let (streams, aws, _) = sharded_tables(dynamo.endpoint(), RelayHome::PREFIX, options).await;
         let service = Arc::new(Mutex::new(Service::default()));
         let url = serve(service.clone()).await;
         Self { dynamo, streams, aws, service, url, replicas: Vec::new() }
@@ -80,15 +77,7 @@ impl Fleet {
 
     /// Waits until everything has arrived, perhaps some of it again.
     async fn all_arrived(&self, writer: &Writer) {
-        until("everything has arrived", async || {
-            let service = self.service.lock().unwrap();
-            let has_all = |(root, sequences): (&String, &Vec<u64>)| {
-                let taken = service.taken.get(root);
-                sequences.iter().all(|sequence| taken.is_some_and(|taken| taken.contains(sequence)))
-            };
-            writer.written().iter().all(has_all).then_some(())
-        })
-        .await;
+        until("everything has arrived", async || has_all(&self.service, writer)).await;
     }
 
     /// How far the positions are, and how much of each root has arrived until now.

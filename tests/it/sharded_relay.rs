@@ -4,8 +4,7 @@
 use angzarr_relay::aws::AwsClients;
 use angzarr_relay::local::{EmbeddedDynamo, EmbeddedStreams, KeyPart, ShardControl, StreamsOptions};
 
-use crate::embedded::{root, tables};
-use crate::shards::sharded_clients;
+use crate::embedded::{root, sharded_tables};
 use crate::support::{DynamoDbLocal, RelayHome, RelayProcess, Writer, until};
 
 const AUDIT: &str = r#"
@@ -32,9 +31,7 @@ struct Setting {
 
 impl Setting {
     async fn build(dynamodb: &str, config: &str, options: StreamsOptions) -> Self {
-        let server = EmbeddedStreams::start(dynamodb, options).unwrap();
-        let aws = sharded_clients(dynamodb, server.endpoint()).await;
-        let names = tables(&aws, RelayHome::PREFIX).await;
+        let (server, aws, names) = sharded_tables(dynamodb, RelayHome::PREFIX, options).await;
         let home = RelayHome::new();
         home.configure_with_streams(dynamodb, server.endpoint(), config);
         Self { home, aws, shards: server.shards(&names.events), _server: server }

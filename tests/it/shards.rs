@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use angzarr_relay::aws::{AwsClients, AwsSettings, StaticCredentials};
+use angzarr_relay::aws::AwsClients;
 use angzarr_relay::event::Sequence;
 use angzarr_relay::local::{EmbeddedDynamo, EmbeddedStreams, KeyPart, ShardControl, ShardsError, StreamsOptions};
 use angzarr_relay::storage::EventStore;
@@ -16,7 +16,7 @@ use angzarr_relay::time::Random;
 use aws_sdk_dynamodbstreams::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodbstreams::types::{ShardIteratorType, StreamStatus};
 
-use crate::embedded::{event, events, root, tables};
+use crate::embedded::{event, events, root, sharded_clients, sharded_tables, tables};
 use crate::support::{DynamoDbLocal, until};
 
 /// Makes two tests of each scenario: in front of an embedded DynamoDB of its own, and of a DynamoDB Local that all
@@ -57,18 +57,6 @@ in_front_of_each!(
     a_stream_that_is_disabled_is_read_to_its_end,
 );
 
-/// Clients whose streams are served with many shards.
-pub(crate) async fn sharded_clients(dynamodb: &str, streams: &str) -> AwsClients {
-    AwsClients::new(&AwsSettings {
-        region: Some("us-east-1".into()),
-        dynamodb_endpoint: Some(dynamodb.into()),
-        streams_endpoint: Some(streams.into()),
-        credentials: Some(StaticCredentials::dummy()),
-        ..AwsSettings::default()
-    })
-    .await
-}
-
 /// A table, its stream with many shards, and a way to these.
 struct Sharded {
     aws: AwsClients,
@@ -80,9 +68,7 @@ struct Sharded {
 
 impl Sharded {
     async fn start(upstream: &str, prefix: &str, options: StreamsOptions) -> Self {
-        let server = EmbeddedStreams::start(upstream, options).unwrap();
-        let aws = sharded_clients(upstream, server.endpoint()).await;
-        let names = tables(&aws, prefix).await;
+        let (server, aws, names) = sharded_tables(upstream, prefix, options).await;
         let stream = DynamoStream::connect(&aws, &names.events).await.unwrap();
         let store = EventStore::new(&aws, &names.events, Random::from_entropy());
         Self { aws, store, stream, shards: server.shards(&names.events), server }

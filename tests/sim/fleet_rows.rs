@@ -1,6 +1,6 @@
 //! The rows of the fleet in memory, where a test ends the process after so many steps, or has the taking of a lease fail.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -32,13 +32,23 @@ pub(crate) struct FleetRows {
     pub(crate) step: Mutex<&'static str>,
     /// A lease that nobody can take.
     pub(crate) refused: Mutex<Option<ShardId>>,
+    /// Leases that were read since the members were.
+    pub(crate) unjudged: Mutex<BTreeSet<LeaseKey>>,
+    /// Leases that were taken, and those of them that were read later than the members their owner was judged by.
+    pub(crate) taken: Mutex<(Vec<LeaseKey>, Vec<LeaseKey>)>,
 }
 
 impl FleetRows {
     /// Rows that end nothing and refuse nothing.
     pub(crate) fn new(rows: MemoryRelayTable) -> Self {
         let (left, moment, ended) = (AtomicI64::new(-1), Moment::Before, Notify::new());
-        Self { rows, left, moment, ended, step: Mutex::default(), refused: Mutex::default() }
+        let (step, refused, unjudged, taken) = Default::default();
+        Self { rows, left, moment, ended, step, refused, unjudged, taken }
+    }
+
+    /// Notes that these leases were read, of one owner or another.
+    fn note_read(&self, leases: &[Lease]) {
+        self.unjudged.lock().unwrap().extend(leases.iter().map(Lease::key));
     }
 
     async fn step<T>(&self, what: &'static str, call: impl Future<Output = T>) -> T {
@@ -70,6 +80,7 @@ impl FleetStore for FleetRows {
     }
 
     async fn fleet(&self) -> Result<Fleet, StorageError> {
+        self.unjudged.lock().unwrap().clear();
         self.step("fleet", self.rows.fleet()).await
     }
 
@@ -82,7 +93,9 @@ impl FleetStore for FleetRows {
     }
 
     async fn leases(&self, handler: &HandlerName) -> Result<Vec<Lease>, StorageError> {
-        self.step("leases", self.rows.leases(handler)).await
+        let read = self.step("leases", self.rows.leases(handler)).await?;
+        self.note_read(&read);
+        Ok(read)
     }
 
     async fn checkpoints(&self, handler: &HandlerName) -> Result<BTreeMap<ShardId, Checkpoint>, StorageError> {
@@ -90,7 +103,9 @@ impl FleetStore for FleetRows {
     }
 
     async fn leases_of(&self, keys: &[LeaseKey]) -> Result<Vec<Lease>, StorageError> {
-        self.step("leases_of", self.rows.leases_of(keys)).await
+        let read = self.step("leases_of", self.rows.leases_of(keys)).await?;
+        self.note_read(&read);
+        Ok(read)
     }
 
     async fn add(&self, leases: &[Lease]) -> Result<(), StorageError> {
@@ -101,6 +116,12 @@ impl FleetStore for FleetRows {
         if changed.owner.is_some() && self.refused.lock().unwrap().as_ref() == Some(&read.shard) {
             let (operation, table, source) = ("UpdateItem", "simulated".into(), "refused".into());
             return Err(StorageError::Unavailable { operation, table, source });
+        }
+        if changed.owner.is_some() && changed.owner != read.owner {
+            let is_unjudged = self.unjudged.lock().unwrap().contains(&read.key());
+            let mut taken = self.taken.lock().unwrap();
+            taken.0.push(read.key());
+            taken.1.extend(is_unjudged.then(|| read.key()));
         }
         self.step("change", self.rows.change(read, changed)).await
     }

@@ -14,6 +14,7 @@ mod receiver;
 mod scenario;
 mod shard_end;
 mod store;
+mod taking;
 mod unread;
 mod world;
 

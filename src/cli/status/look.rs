@@ -14,7 +14,7 @@ use crate::event::Timestamp;
 use crate::fleet::{LeaseKind, MemberId};
 use crate::handler::HandlerName;
 use crate::relay_table::{Checkpoint, HandlerRegistry as _, LeaseRow, RelayTable, RollCall};
-use crate::storage::{DynamoMarks, MarkState, StorageError};
+use crate::storage::{DynamoMarks, MarkStore as _, StorageError};
 use crate::stream::{DynamoStream, STREAM_RETENTION, ShardSource as _, StreamError, StreamPoint, with_causes};
 use crate::time::Clock;
 
@@ -39,25 +39,23 @@ pub(super) struct HandlerRows {
 }
 
 /// Everything that was seen.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Seen {
-    pub(super) at: Option<Timestamp>,
+    pub(super) at: Timestamp,
     pub(super) roll: RollCall,
     pub(super) paused: BTreeSet<HandlerName>,
     pub(super) handlers: BTreeMap<HandlerName, HandlerRows>,
     pub(super) rows_in_table: u64,
     /// Why the stream could not be looked into.
     pub(super) no_stream: Option<String>,
-    /// A member that has not renewed for so long is not reading any more.
-    pub(super) lease_duration: Duration,
 }
 
 impl Seen {
-    /// Whether a member renews, by its own clock and this machine's.
+    /// Whether a member renews in the time that the others wait for it, by its own clock and this machine's.
     pub(super) fn renews(&self, id: &MemberId) -> bool {
+        let Some(member) = self.roll.fleet.member(id).filter(|member| !member.dead) else { return false };
         let renewed_at = self.roll.told.get(id).and_then(|(renewed_at, _)| *renewed_at);
-        let late = |renewed_at: Timestamp| self.at.is_some_and(|now| now.since(renewed_at) > self.lease_duration);
-        self.roll.fleet.is_alive(id) && !renewed_at.is_some_and(late)
+        renewed_at.is_none_or(|renewed_at| self.at.since(renewed_at) <= member.patience.expires_after)
     }
 
     /// Whether a shard is to be read and nobody reads it.
@@ -85,9 +83,8 @@ pub(super) async fn look(context: &Context, connection: &Connection) -> Result<S
     let roll = table.roll_call().await?;
     let rows_in_table = scan.size().await.map_or(0, |size| size.rows);
     let paused = table.paused().await?;
-    let (at, lease_duration) = (Some(clock.now()), context.config.relay.lease_duration);
-    let mut seen = Seen { at, roll, paused, handlers, rows_in_table, no_stream: None, lease_duration };
-    if let Err(error) = look_into_stream(&mut seen, connection, clock.now()).await {
+    let mut seen = Seen { at: clock.now(), roll, paused, handlers, rows_in_table, no_stream: None };
+    if let Err(error) = look_into_stream(&mut seen, connection).await {
         seen.no_stream = Some(with_causes(&error));
     }
     Ok(seen)
@@ -99,19 +96,19 @@ async fn handler_rows(
     marks: &DynamoMarks,
 ) -> Result<HandlerRows, StorageError> {
     let (leases, job, progress, marked) =
-        tokio::try_join!(table.lease_rows(name), table.job(name), table.progress(name), marks.list(name))?;
+        tokio::try_join!(table.lease_rows(name), table.job(name), table.progress(name), marks.marked(name))?;
     let job = job.map(|job| {
         let segments = Segment::all(name, &job).into_iter().map(|segment| segment.shard());
         let scanned = segments.filter_map(|segment| progress.get(&segment).copied());
         let scanned = scanned.fold(Scanned::default(), Scanned::and);
         (job, scanned)
     });
-    let parked = marked.iter().filter(|(_, mark)| mark.state == MarkState::Parked).count();
-    Ok(HandlerRows { leases, job, parked, deferred: marked.len() - parked, unread: None })
+    Ok(HandlerRows { leases, job, parked: marked.parked, deferred: marked.deferred.len(), unread: None })
 }
 
 /// How old the oldest record is that waits in each handler's unread shards.
-async fn look_into_stream(seen: &mut Seen, connection: &Connection, now: Timestamp) -> Result<(), StreamError> {
+async fn look_into_stream(seen: &mut Seen, connection: &Connection) -> Result<(), StreamError> {
+    let now = seen.at;
     let unread: Vec<(HandlerName, LeaseRow)> = (seen.handlers.iter())
         .flat_map(|(name, rows)| rows.leases.iter().map(move |row| (name.clone(), row.clone())))
         .filter(|(_, row)| seen.is_unread(row))

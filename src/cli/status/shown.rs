@@ -107,7 +107,7 @@ mod tests {
             updated_secs_ago: None,
         };
         Status {
-            at: None,
+            at: String::new(),
             view: 1,
             problems: Vec::new(),
             members: Vec::new(),

@@ -13,7 +13,7 @@ use crate::relay_table::LeaseRow;
 /// The fleet at one look.
 #[derive(Debug, Serialize)]
 pub(super) struct Status {
-    pub(super) at: Option<String>,
+    pub(super) at: String,
     /// The version of the view, raised by every change of who is there.
     pub(super) view: u64,
     pub(super) problems: Vec<Problem>,
@@ -87,7 +87,7 @@ impl Status {
         let mut leases: Vec<&LeaseRow> = seen.handlers.values().flat_map(|rows| &rows.leases).collect();
         leases.sort_by_key(|row| (&row.lease.handler, row.lease.kind, &row.lease.shard));
         let mut shown = Self {
-            at: seen.at.map(|at| at.to_string()),
+            at: seen.at.to_string(),
             view: seen.roll.fleet.view.version,
             problems: Vec::new(),
             members: seen.roll.fleet.members.iter().map(|member| member_shown(seen, member)).collect(),
@@ -117,7 +117,7 @@ fn member_shown(seen: &Seen, member: &Member) -> MemberShown {
         state,
         version: member.version.clone(),
         renewed_at: renewed_at.map(|moment| moment.to_string()),
-        renewed_secs_ago: renewed_at.zip(seen.at).map(|(renewed_at, now)| now.since(renewed_at).as_secs()),
+        renewed_secs_ago: renewed_at.map(|renewed_at| seen.at.since(renewed_at).as_secs()),
         shards: holds(LeaseKind::Shard),
         segments: holds(LeaseKind::Segment),
         handlers: member.handlers.iter().map(ToString::to_string).collect(),
@@ -159,10 +159,9 @@ fn handler_shown(seen: &Seen, name: &HandlerName, rows: &HandlerRows) -> Handler
 fn lag(seen: &Seen, name: &HandlerName, rows: &HandlerRows, unread: usize) -> Option<Duration> {
     let told = |member: &Member| -> Option<Duration> {
         let (renewed_at, report) = seen.roll.told.get(&member.id)?;
+        let since = seen.at.since((*renewed_at)?);
         let lag = report.lags_secs.get(name).map(|secs| Duration::from_secs(*secs));
-        let since =
-            |lag: Duration| lag + seen.at.zip(*renewed_at).map_or(Duration::ZERO, |(now, told)| now.since(told));
-        renewed_at.map(|_| lag.map_or(Duration::ZERO, since))
+        Some(lag.map_or(Duration::ZERO, |lag| lag + since))
     };
     let running = seen.roll.fleet.members.iter().filter(|member| member.handlers.contains(name));
     let told = running.filter(|member| seen.renews(&member.id)).filter_map(told).max();
@@ -193,14 +192,14 @@ fn lease_shown(seen: &Seen, row: &LeaseRow) -> LeaseShown {
         owner: lease.owner.as_ref().map(MemberId::to_string),
         epoch: lease.epoch.0,
         updated_at: updated_at.map(|moment| moment.to_string()),
-        updated_secs_ago: updated_at.zip(seen.at).map(|(updated_at, now)| now.since(updated_at).as_secs()),
+        updated_secs_ago: updated_at.map(|updated_at| seen.at.since(updated_at).as_secs()),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use crate::backfill::{Job, JobKind, Scanned};
     use crate::event::Timestamp;
@@ -227,7 +226,7 @@ mod tests {
             view: 1,
             handlers: [handler()].into(),
             version: version.to_owned(),
-            patience: Patience::default(),
+            patience: Patience { expires_after: Duration::from_secs(8), ..Patience::default() },
         }
     }
 
@@ -250,12 +249,12 @@ mod tests {
         let shard = |number: u32, owner| lease(&format!("s{number}"), LeaseKind::Shard, Some(owner));
         let leases = vec![lease("desk", LeaseKind::Desk, Some("a")), shard(1, "a"), shard(2, "b"), shard(3, "b")];
         Seen {
-            at: Some(secs_ago(0)),
+            at: secs_ago(0),
             roll: RollCall { fleet: Fleet { view, members, lineage: 1 }, told },
             handlers: BTreeMap::from([(handler(), HandlerRows { leases, ..HandlerRows::default() })]),
             rows_in_table: 100,
-            lease_duration: Duration::from_secs(10),
-            ..Seen::default()
+            paused: BTreeSet::new(),
+            no_stream: None,
         }
     }
 
@@ -287,7 +286,7 @@ mod tests {
     fn where_nobody_renews_nothing_is_delivered() {
         let mut seen = healthy();
         for (renewed_at, _) in seen.roll.told.values_mut() {
-            *renewed_at = Some(secs_ago(11));
+            *renewed_at = Some(secs_ago(9));
         }
         seen.handlers.get_mut(&handler()).unwrap().unread = Some(Duration::from_mins(5));
         let status = of(&seen);

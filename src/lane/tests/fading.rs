@@ -131,9 +131,8 @@ fn a_reply_that_was_lost_as_the_mark_went_makes_no_difference() {
     assert_eq!(rig.of("r"), [0, 0, 1]);
 }
 
-#[test]
-fn what_is_found_behind_a_mark_that_is_gone_is_of_the_lane_that_found_it() {
-    let settings = LaneSettings { checkpoint_hold: Duration::from_secs(1), ..settings() };
+/// A lane that goes on with no root but its own, and has let go of one that is deferred elsewhere.
+fn beside_another(settings: LaneSettings) -> Rig {
     let mut rig = Rig::with(settings);
     rig.contract.defer("r", 0, Some(branch_of(OTHER)));
     let mine = branch_of(LANE);
@@ -142,6 +141,13 @@ fn what_is_found_behind_a_mark_that_is_gone_is_of_the_lane_that_found_it() {
     rig.open(LANE);
     rig.write(evs("r", 0..2));
     rig.page([ev("r", 2)]);
+    rig
+}
+
+#[test]
+fn what_is_found_behind_a_mark_that_is_gone_is_of_the_lane_that_found_it() {
+    let settings = LaneSettings { checkpoint_hold: Duration::from_secs(1), ..settings() };
+    let mut rig = beside_another(settings);
     rig.write([ev("r", 3)]);
     worked_off_elsewhere(&mut rig, 2);
     rig.script("r", [Answer::RetryAfter(Duration::from_mins(1))]);
@@ -157,14 +163,7 @@ fn what_is_found_behind_a_mark_that_is_gone_is_of_the_lane_that_found_it() {
 #[test]
 fn what_was_let_go_of_for_another_is_looked_for_should_he_have_stopped_since() {
     for shown_again in [false, true] {
-        let mut rig = Rig::with(settings());
-        rig.contract.defer("r", 0, Some(branch_of(OTHER)));
-        let mine = branch_of(LANE);
-        rig.lanes = std::mem::replace(&mut rig.lanes, Rig::new().lanes)
-            .working_off(std::sync::Arc::new(move |branch| branch == Some(&mine)));
-        rig.open(LANE);
-        rig.write(evs("r", 0..2));
-        rig.page([ev("r", 2)]);
+        let mut rig = beside_another(settings());
         if shown_again {
             rig.page([ev("r", 3)]);
         }

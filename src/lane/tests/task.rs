@@ -17,10 +17,8 @@ use crate::lane::{
 };
 use crate::relay_table::{Checkpoint, LivesOfAll as _, MemoryRelayTable};
 use crate::storage::{MemoryEvents, MemoryPositions};
-use crate::stream::{
-    Branch, Budget, Change, Feed, LaneId, MemoryStream, ReaderParts, ShardId, ShardReader, StreamPoint,
-};
-use crate::telemetry::{Health, names};
+use crate::stream::{Branch, Change, Feed, LaneId, MemoryStream, ReaderParts, ShardId, ShardReader, StreamPoint};
+use crate::telemetry::Health;
 use crate::time::{Clock, Random};
 
 /// One handler's task, the stream and the tables around it.
@@ -91,17 +89,7 @@ impl World {
         self.lanes += 1;
         let (lane, shard) = (LaneId(self.lanes), self.stream.create_shard(None));
         let feed = Feed::new(shard.clone());
-        let parts = ReaderParts {
-            source: Arc::new(self.stream.clone()),
-            budget: Budget::new(1 << 30),
-            kept_bytes_max: Arc::new(|| 0),
-            poll_interval_max: Duration::from_secs(1),
-            clock: Clock::system(),
-            random: Random::seeded(1),
-            health: Health::default(),
-            counted_as: names::RECORDS_READ,
-            lost: None,
-        };
+        let parts = ReaderParts::of(Arc::new(self.stream.clone()));
         let (reader, joins) = (ShardReader::new(parts, feed.clone()), feed.clone());
         tokio::spawn(async move {
             joins.joined().await;

@@ -1,6 +1,6 @@
 //! What the keeper of the shards has done beside its loop: it may take as long as DynamoDB does not answer.
 //!
-//! Invariant: whoever waits for an errand is told only when it is done.
+//! Invariant: whoever waits for a chore is told only when it is done.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ const NEED_RETRY: Duration = Duration::from_secs(1);
 const NEEDS: &str = "needs";
 
 /// What was done, for the handler of this index.
-pub(super) enum Errand {
+pub(super) enum Chore {
     /// A dead member's life for a handler was looked into.
     LookedInto(usize, MemberId, Life),
     /// What a handler needs is durable.
@@ -39,13 +39,13 @@ pub(super) enum NeedOf {
     Reader(Arc<oneshot::Sender<()>>),
 }
 
-/// The errands under way: one a dead member and handler, one a need.
+/// The chores under way: one a dead member and handler, one a need.
 #[derive(Default)]
-pub(super) struct Errands(JoinSet<Errand>);
+pub(super) struct Chores(JoinSet<Chore>);
 
-impl Errands {
+impl Chores {
     /// Waits for the next that is done; none while there is none.
-    pub(super) async fn done(&mut self) -> Option<Result<Errand, TaskError>> {
+    pub(super) async fn done(&mut self) -> Option<Result<Chore, TaskError>> {
         self.0.join_next().await
     }
 
@@ -60,7 +60,7 @@ impl Errands {
         let (ports, handler, settings) = (ports.clone(), handler.clone(), settings.clone());
         self.0.spawn(async move {
             let life = last_life(&ports, (&handler, &settings), &dead).await;
-            Errand::LookedInto(index, dead, life)
+            Chore::LookedInto(index, dead, life)
         });
     }
 
@@ -81,7 +81,7 @@ impl Errands {
                 }
                 ports.health.mended(NEEDS);
             }
-            Errand::Noted(index, of)
+            Chore::Noted(index, of)
         });
     }
 }
