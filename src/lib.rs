@@ -14,8 +14,10 @@
 //! - [`handler`]: the contract of a receiver, and the ready-made ones: kinesis, http, jsonl
 //! - [`fleet`]: which replica reads which shard: members, view, assignment, leases
 //! - [`audit`]: the table compared with what handlers have durably done
+//! - `status`: the fleet at one look, and what is wrong with it
 //! - [`relay`]: the only place that wires, spawns and stops
 //! - [`telemetry`], [`config`], [`cli`]: metrics and logs, settings, the commands
+//! - [`secret`]: texts that must not be shown, and where they come from
 //! - [`time`]: the one clock, the one source of randomness, retry intervals
 //! - [`aws`]: the AWS SDK's clients and what its errors mean
 //! - `local`: an embedded DynamoDB and Kinesis, and a stream with many shards (cargo feature `local`)
@@ -23,6 +25,7 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
 pub mod time;
+pub mod secret;
 pub mod aws;
 pub mod event;
 pub mod storage;
@@ -33,6 +36,7 @@ pub mod lane;
 pub mod handler;
 pub mod fleet;
 pub mod audit;
+mod status;
 pub mod relay;
 pub mod telemetry;
 pub mod config;

@@ -54,6 +54,7 @@ mod tests {
             payload: bytes::Bytes::new(),
             chunked: Some(Box::new(chunked)),
             correlation_id: None,
+            traceparent: None,
             created_at: Timestamp::from_unix_millis(0),
         };
         let key = ChunkKey { root, sequence: Sequence(1), append_id: append_id.into() };

@@ -5,7 +5,7 @@ use std::io;
 use super::ServiceTrouble;
 use crate::config::ConfigError;
 use crate::event::RootError;
-use crate::telemetry::LogError;
+use crate::telemetry::{LogError, TracesError};
 
 /// Wrong usage or configuration (`EX_USAGE` of sysexits.h).
 pub(super) const EXIT_USAGE: u8 = 64;
@@ -26,6 +26,9 @@ pub enum CliError {
     /// `ANGZARR_RELAY_LOG` is no filter.
     #[error("cannot set up logs")]
     Log(#[from] LogError),
+    /// `OTEL_*` asks for what is not there.
+    #[error("cannot export traces")]
+    Traces(#[from] TracesError),
     /// The runtime could not start.
     #[error("cannot start the runtime")]
     Runtime(#[source] io::Error),
@@ -54,7 +57,7 @@ impl CliError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Root(_) | Self::Log(_) => EXIT_USAGE,
+            Self::Config(_) | Self::Root(_) | Self::Log(_) | Self::Traces(_) => EXIT_USAGE,
             Self::Runtime(_)
             | Self::Service(_)
             | Self::Unsound(_)

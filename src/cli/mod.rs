@@ -44,6 +44,7 @@ pub use positions::PositionsArgs;
 pub use read::ReadArgs;
 pub use rewind::RewindArgs;
 pub use run::RunArgs;
+pub(crate) use shell::own_command;
 pub use start::{Context, InProcessHandlers, main, start};
 pub use status::StatusArgs;
 pub use tables::TablesCommand;

@@ -11,7 +11,7 @@ use crate::relay::{Relay, RelayBuilder, RunError};
 ///
 /// Reads the stream of the events table and delivers every event to the handlers of the configuration file, in order
 /// per root. SIGTERM or Ctrl-C stops it cleanly, within relay.shutdown_grace; a second one at once. /metrics, /livez
-/// and /readyz are at telemetry.listen.
+/// and /readyz are at telemetry.listen, /status and /log-level at telemetry.admin_listen.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example:\n  angzarr-relay run --config config/relay.toml")]
 pub struct RunArgs {}
@@ -19,7 +19,7 @@ pub struct RunArgs {}
 pub(super) async fn run(_args: RunArgs, context: Context) -> Result<(), CliError> {
     let names = context.handlers.names();
     context.config.validate(&names)?;
-    let mut builder = Relay::builder(context.config.clone());
+    let mut builder = Relay::builder(context.config.clone()).config_path(context.config_path.as_deref());
     for name in names {
         if let Some(handler) = context.handlers.get(name) {
             builder = builder.shared_handler(name, handler);
@@ -50,7 +50,7 @@ impl From<RunError> for CliError {
     fn from(error: RunError) -> Self {
         match error {
             RunError::Config(error) => Self::Config(error),
-            RunError::Receiver(_) | RunError::Admin(_) | RunError::Relay(_) => Self::Failed(error.into()),
+            RunError::Receiver(_) | RunError::Endpoint(_) | RunError::Relay(_) => Self::Failed(error.into()),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 /// A command of this program under the same configuration, such as `angzarr-relay --config relay.toml tables create`.
-pub(super) fn own_command(words: &[&str], config: Option<&Path>) -> String {
+pub(crate) fn own_command(words: &[&str], config: Option<&Path>) -> String {
     // The configuration comes first: behind a `--` it would be a word of the command.
     let config = config.map(Path::to_string_lossy);
     let config = config.iter().flat_map(|path| ["--config", path]);

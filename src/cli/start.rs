@@ -12,7 +12,7 @@ use super::error::EXIT_USAGE;
 use super::{Cli, CliError, Command};
 use crate::config::{Config, Environment};
 use crate::handler::Handler;
-use crate::telemetry::{LogFilter, LogFormat, init_logs};
+use crate::telemetry::{LogFilter, LogFormat, Traces, init_logs};
 
 /// What short commands log, unless `ANGZARR_RELAY_LOG` says otherwise: what they print is the point. What the SDK
 /// warns of comes as the command's own error.
@@ -85,9 +85,14 @@ pub async fn main(cli: Cli, handlers: InProcessHandlers) -> ExitCode {
 
 async fn run(cli: Cli, handlers: InProcessHandlers) -> Result<(), CliError> {
     let config = load_config(&cli)?;
-    init_command_logs(&cli.command, &config)?;
-    let context = Context { config, config_path: cli.config, handlers };
-    match cli.command {
+    let traces = init_telemetry(&cli.command, &config)?;
+    let outcome = dispatch(cli.command, Context { config, config_path: cli.config, handlers }).await;
+    traces.end().await;
+    outcome
+}
+
+async fn dispatch(command: Command, context: Context) -> Result<(), CliError> {
+    match command {
         Command::Run(args) => super::run::run(args, context).await,
         #[cfg(feature = "local")]
         Command::Local(args) => super::local::run(args, context).await,
@@ -116,7 +121,8 @@ fn load_config(cli: &Cli) -> Result<Config, CliError> {
     Ok(Config::load(cli.config.as_deref(), &environment)?)
 }
 
-fn init_command_logs(command: &Command, config: &Config) -> Result<(), CliError> {
+/// Sets up logs, and for what runs until it is stopped, traces.
+fn init_telemetry(command: &Command, config: &Config) -> Result<Traces, CliError> {
     let telemetry = &config.telemetry;
     let daemon = match command {
         Command::Run(_) => true,
@@ -137,9 +143,12 @@ fn init_command_logs(command: &Command, config: &Config) -> Result<(), CliError>
         | Command::Doctor(_) => false,
     };
     if daemon {
-        return Ok(init_logs(telemetry.log_format, &telemetry.log_level)?);
+        let (traces, layers) = Traces::of_environment()?;
+        init_logs(telemetry.log_format, &telemetry.log_level, layers)?;
+        return Ok(traces);
     }
-    Ok(init_logs(LogFormat::Text, &LogFilter::parse(COMMAND_LOG_LEVEL)?)?)
+    init_logs(LogFormat::Text, &LogFilter::parse(COMMAND_LOG_LEVEL)?, Vec::new())?;
+    Ok(Traces::default())
 }
 
 fn exit(outcome: Result<(), CliError>) -> ExitCode {

@@ -14,6 +14,7 @@ mod handlers;
 mod subscription;
 mod receiver;
 mod url;
+mod secret;
 mod environment;
 mod reader;
 mod error;

@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::HttpUrl;
 use super::handlers::DELIVER_TIMEOUT;
 use super::reader::Section;
-use crate::handler::{HeaderValueSource, KinesisFormat};
+use crate::handler::KinesisFormat;
+use crate::secret::Secret;
 
 /// The tables of which a handler has exactly one, or none when it is Rust code.
 pub(super) const KINDS: [&str; 3] = ["kinesis", "http", "jsonl"];
@@ -50,7 +51,7 @@ pub struct HttpReceiver {
     /// How long one request may take; default 5 s, at most 15 minutes; the handler's `deliver_timeout` bounds it too.
     pub timeout: Duration,
     /// Headers of every request, by name; at most 64.
-    pub headers: Vec<(String, HeaderValueSource)>,
+    pub headers: Vec<(String, Secret)>,
     /// Whether several events of a root go in one request, as a CloudEvents batch; default no.
     pub batch: bool,
     /// Events of one batch; default 100, 1 to 10,000.
@@ -123,7 +124,7 @@ impl HttpReceiver {
     fn read(mut section: Section<'_>) -> Option<Self> {
         let url = section.required("url", HttpUrl::EXPECTED, HttpUrl::parse);
         let timeout = section.duration("timeout", Duration::from_secs(5), &DELIVER_TIMEOUT);
-        let headers = section.optional_section("headers").map(HeaderValueSource::read_all).unwrap_or_default();
+        let headers = section.optional_section("headers").map(headers).unwrap_or_default();
         let batch = section.flag("batch", false);
         let events_per_request = section.count("events_per_request", 100, &(1..=EVENTS_PER_REQUEST_MAX));
         section.finish();
@@ -131,54 +132,24 @@ impl HttpReceiver {
     }
 }
 
-impl HeaderValueSource {
-    const EXPECTED: &str = "a text, { env = \"NAME\" } or { file = \"/path\" }";
-
-    fn read_all(mut section: Section<'_>) -> Vec<(String, Self)> {
-        let names = section.keys();
-        if names.len() > HEADERS_MAX {
-            let report = section.report();
-            report.wrong(section.path(), format!("{} headers", names.len()), format!("at most {HEADERS_MAX}"));
-        }
-        let mut headers = Vec::with_capacity(names.len());
-        for name in names {
-            if http::HeaderName::try_from(&name).is_err() {
-                section.wrong(&name, "a name no HTTP header can have", "letters, digits and -");
-            }
-            if let Some(source) = Self::read(&mut section, &name) {
-                headers.push((name, source));
-            }
-        }
-        headers
+fn headers(mut section: Section<'_>) -> Vec<(String, Secret)> {
+    let names = section.keys();
+    if names.len() > HEADERS_MAX {
+        let report = section.report();
+        report.wrong(section.path(), format!("{} headers", names.len()), format!("at most {HEADERS_MAX}"));
     }
-
-    fn read(headers: &mut Section<'_>, name: &str) -> Option<Self> {
-        if !headers.is_table(name) {
-            let value = headers.secret(name, Self::EXPECTED)?;
-            if http::HeaderValue::try_from(&value).is_err() {
-                headers.wrong(name, "a text no HTTP header can hold", Self::EXPECTED);
-            }
-            return Some(Self::Literal(value));
+    let mut headers = Vec::with_capacity(names.len());
+    for name in names {
+        if http::HeaderName::try_from(&name).is_err() {
+            section.wrong(&name, "a name no HTTP header can have", "letters, digits and -");
         }
-        let mut section = headers.optional_section(name)?;
-        let filled = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        let env = section.parsed("env", "the name of an environment variable", filled);
-        let file = section.parsed("file", "the path of a file", filled);
-        let source = match (env, file) {
-            (Some(env), None) => Some(Self::Env(env)),
-            (None, Some(file)) => Some(Self::File(file.into())),
-            (Some(_), Some(_)) => {
-                headers.wrong(name, "env and file", Self::EXPECTED);
-                None
-            }
-            (None, None) => {
-                headers.wrong(name, "neither env nor file", Self::EXPECTED);
-                None
-            }
-        };
-        section.finish();
-        source
+        let Some(source) = Secret::take(&mut section, &name) else { continue };
+        if matches!(&source, Secret::Literal(value) if http::HeaderValue::try_from(value).is_err()) {
+            section.wrong(&name, "a text no HTTP header can hold", Secret::EXPECTED);
+        }
+        headers.push((name, source));
     }
+    headers
 }
 
 impl JsonlReceiver {

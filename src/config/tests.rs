@@ -6,8 +6,9 @@ use std::time::Duration;
 use super::*;
 use crate::event::Timestamp;
 use crate::handler::HandlerKind;
-use crate::handler::{HeaderValueSource, KinesisFormat};
+use crate::handler::KinesisFormat;
 use crate::relay_table::Start;
+use crate::secret::Secret;
 use crate::telemetry::LogFormat;
 
 fn no_environment() -> Environment {
@@ -52,6 +53,23 @@ fn the_files_of_the_repository_load() {
     assert_eq!(config.handlers.len(), 3);
 }
 
+#[test]
+fn an_admin_endpoint_that_others_reach_needs_a_token() {
+    let telemetry = |text: &str| {
+        Config::parse(&format!("[telemetry]\n{text}"), "f", &no_environment()).map(|config| config.telemetry)
+    };
+    assert_eq!(telemetry("").unwrap().admin_listen.unwrap().to_string(), "127.0.0.1:9465");
+    assert_eq!(telemetry("admin_listen = \"off\"").unwrap().admin_listen, None);
+    assert!(telemetry("admin_listen = \"[::1]:1\"").is_ok());
+    let open = "admin_listen = \"0.0.0.0:9465\"";
+    let error = telemetry(open).unwrap_err().to_string();
+    assert!(error.contains("telemetry.admin_listen") && error.contains("while admin_token is not set"), "{error}");
+    let told = telemetry(&format!("{open}\nadmin_token = \"s3cret\"")).unwrap();
+    assert_eq!(told.admin_token, Some(Secret::Literal("s3cret".to_owned())));
+    assert!(!format!("{told:?}").contains("s3cret"));
+    assert!(telemetry("admin_token = 5").is_err() && telemetry("admin_token = {}").is_err());
+}
+
 /// What `config/relay.toml` says in comments are the defaults is what an empty configuration holds.
 #[test]
 fn the_commented_keys_of_the_example_are_the_defaults() {
@@ -59,7 +77,7 @@ fn the_commented_keys_of_the_example_are_the_defaults() {
     let original = read(text);
     let uncommented: String = (text.lines())
         .map(|line| match line.strip_prefix("# ") {
-            Some(setting) if is_setting(setting) && !setting.contains("endpoint") => format!("{setting}\n"),
+            Some(setting) if is_setting(setting) && !setting.contains("left out: ") => format!("{setting}\n"),
             _ => format!("{line}\n"),
         })
         .collect();
@@ -113,9 +131,9 @@ fn reads_handlers_with_the_defaults_of_their_kind_and_receiver() {
     assert_eq!(saga.subscribe[0].editions, ["angzarr", ""]);
     let Receiver::Http(http) = &saga.receiver else { panic!("an http receiver") };
     let headers = [
-        ("A".to_owned(), HeaderValueSource::Literal("literal".to_owned())),
-        ("B".to_owned(), HeaderValueSource::Env("TOKEN".to_owned())),
-        ("C".to_owned(), HeaderValueSource::File("/f".into())),
+        ("A".to_owned(), Secret::Literal("literal".to_owned())),
+        ("B".to_owned(), Secret::Env("TOKEN".to_owned())),
+        ("C".to_owned(), Secret::File("/f".into())),
     ];
     assert_eq!(http.headers, headers);
     assert_eq!((http.timeout, http.events_per_request), (Duration::from_secs(5), 100));

@@ -59,6 +59,9 @@ fn attributes(event: &Event) -> Map<String, Value> {
     if let Some(correlation_id) = &event.correlation_id {
         put("correlationid", correlation_id.to_string());
     }
+    if let Some(traceparent) = &event.traceparent {
+        put("traceparent", traceparent.to_string());
+    }
     put("sequence", format!("{:0SEQUENCE_DIGITS$}", event.sequence.0));
     put("partitionkey", root.key().to_owned());
     object
@@ -157,7 +160,7 @@ const PAYLOAD_END: &[u8] = b"\"}";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Root, Sequence, Timestamp};
+    use crate::event::{Root, Sequence, Timestamp, TraceParent};
 
     #[test]
     fn encodes_every_attribute() {
@@ -168,6 +171,7 @@ mod tests {
             payload: vec![0, 255, 16].into(),
             chunked: None,
             correlation_id: Some("c-1".into()),
+            traceparent: TraceParent::parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
             created_at: Timestamp::parse("2026-01-31T12:00:00Z").unwrap(),
         };
         let expected = serde_json::json!({
@@ -178,6 +182,7 @@ mod tests {
             "type": "OrderPlaced",
             "time": "2026-01-31T12:00:00Z",
             "correlationid": "c-1",
+            "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
             "sequence": "00000000000000000042",
             "partitionkey": "orders#angzarr#a/1",
             "data_base64": "AP8Q",
@@ -198,6 +203,7 @@ mod tests {
                 payload: (0..=255).cycle().take(payload_bytes).collect::<Vec<u8>>().into(),
                 chunked: None,
                 correlation_id: None,
+                traceparent: None,
                 created_at: Timestamp::parse("2026-01-31T12:00:00Z").unwrap(),
             };
             let whole = cloudevent_bytes(&event);

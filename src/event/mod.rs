@@ -10,6 +10,7 @@ mod root;
 mod row;
 mod sequence;
 mod timestamp;
+mod traceparent;
 
 pub use chunk::{ChunkKey, Chunked, Joining, PAYLOAD_BYTES_MAX, cut};
 pub use cloudevent::{
@@ -20,3 +21,4 @@ pub use root::{Root, RootError, escape, unescape};
 pub use row::{Attribute, InvalidRow, Row, RowError, columns, decode_row};
 pub use sequence::Sequence;
 pub use timestamp::{Timestamp, TimestampError};
+pub use traceparent::TraceParent;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use super::{Chunked, Root, Sequence, Timestamp};
+use super::{Chunked, Root, Sequence, Timestamp, TraceParent};
 
 /// What an event costs in memory besides its texts and payload, about: the struct, its reference counts, its place in
 /// a queue.
@@ -26,6 +26,8 @@ pub struct Event {
     pub chunked: Option<Box<Chunked>>,
     /// What ties together the events of one business transaction, if its writer said.
     pub correlation_id: Option<Box<str>>,
+    /// The trace it was made in, if its writer said.
+    pub traceparent: Option<TraceParent>,
     /// When its writer made it.
     pub created_at: Timestamp,
 }
@@ -51,6 +53,7 @@ impl Event {
             + self.root.key().len()
             + self.event_type.len()
             + self.correlation_id.as_deref().map_or(0, str::len)
+            + self.traceparent.as_ref().map_or(0, |traceparent| traceparent.as_str().len())
     }
 }
 

@@ -10,7 +10,7 @@ use std::hash::BuildHasher;
 use bytes::Bytes;
 
 use super::chunk::{ChunkKey, Chunked, PAYLOAD_BYTES_MAX};
-use super::{Event, Root, Sequence, Timestamp};
+use super::{Event, Root, Sequence, Timestamp, TraceParent};
 
 /// The attribute names of the events table.
 pub mod columns {
@@ -36,6 +36,8 @@ pub mod columns {
     pub const WRITTEN_AT: &str = "written_at";
     /// S, optional.
     pub const CORRELATION_ID: &str = "correlation_id";
+    /// S, optional: the trace it was made in. Writers other than ours may set it.
+    pub const TRACEPARENT: &str = "traceparent";
     /// S, ISO 8601.
     pub const CREATED_AT: &str = "created_at";
 }
@@ -126,8 +128,8 @@ fn decode_key<A: Attribute, S: BuildHasher>(item: &mut HashMap<String, A, S>) ->
 fn decode_body<A: Attribute, S: BuildHasher>(mut item: HashMap<String, A, S>, root: Root, sequence: Sequence) -> Row {
     let found = decode_attributes(&mut item);
     match found {
-        Ok((event_type, (payload, chunked), correlation_id, created_at)) => {
-            Ok(Event { root, sequence, event_type, payload, chunked, correlation_id, created_at })
+        Ok((event_type, (payload, chunked), (correlation_id, traceparent), created_at)) => {
+            Ok(Event { root, sequence, event_type, payload, chunked, correlation_id, traceparent, created_at })
         }
         Err(reason) => Err(InvalidRow { root, sequence, reason }),
     }
@@ -135,7 +137,7 @@ fn decode_body<A: Attribute, S: BuildHasher>(mut item: HashMap<String, A, S>, ro
 
 type Payload = (Bytes, Option<Box<Chunked>>);
 
-type Body = (Box<str>, Payload, Option<Box<str>>, Timestamp);
+type Body = (Box<str>, Payload, (Option<Box<str>>, Option<TraceParent>), Timestamp);
 
 fn decode_attributes<A: Attribute, S: BuildHasher>(item: &mut HashMap<String, A, S>) -> Result<Body, String> {
     let event_type =
@@ -148,10 +150,13 @@ fn decode_attributes<A: Attribute, S: BuildHasher>(item: &mut HashMap<String, A,
         Some(value) => Some(value.into_text().ok_or("`correlation_id` is no text (S)")?.into()),
         None => None,
     };
+    // One that is none is no reason to refuse the event.
+    let traceparent = item.remove(columns::TRACEPARENT).and_then(A::into_text);
+    let traceparent = traceparent.and_then(|text| TraceParent::parse(&text));
     let created_at =
         item.remove(columns::CREATED_AT).and_then(A::into_text).ok_or("`created_at` is missing or no text (S)")?;
     let created_at = Timestamp::parse(&created_at).map_err(|_| "`created_at` is not an ISO 8601 time")?;
-    Ok((event_type.into(), payload, correlation_id, created_at))
+    Ok((event_type.into(), payload, (correlation_id, traceparent), created_at))
 }
 
 fn decode_payload<A: Attribute, S: BuildHasher>(item: &mut HashMap<String, A, S>) -> Result<Payload, String> {
@@ -230,6 +235,22 @@ mod tests {
         item.remove("correlation_id");
         item.insert("ttl".into(), Value::N("1"));
         assert_eq!(decode_row(item).unwrap().correlation_id, None);
+    }
+
+    #[test]
+    fn a_trace_is_taken_and_what_is_none_does_no_harm() {
+        let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        for (attribute, expected) in [
+            (Some(Value::S(trace)), Some(trace)),
+            (Some(Value::S("none")), None),
+            (Some(Value::N("1")), None),
+            (None, None),
+        ] {
+            let mut item = row();
+            item.extend(attribute.map(|value| ("traceparent".to_owned(), value)));
+            let event = decode_row(item).unwrap();
+            assert_eq!(event.traceparent.as_ref().map(TraceParent::as_str), expected);
+        }
     }
 
     #[test]

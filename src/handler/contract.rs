@@ -82,6 +82,17 @@ pub enum HandlerError {
 }
 
 impl HandlerError {
+    /// What it is called in metrics and traces.
+    #[must_use]
+    pub fn outcome(&self) -> &'static str {
+        match self {
+            Self::Retry { .. } => "retry",
+            Self::Throttled { .. } => "throttled",
+            Self::Unavailable { .. } => "unavailable",
+            Self::Permanent { .. } => "permanent",
+        }
+    }
+
     /// A failure worth another attempt.
     pub fn retry(reason: impl Into<String>) -> Self {
         Self::Retry { reason: reason.into(), after: None, source: None }

@@ -16,7 +16,7 @@ mod testing;
 
 pub use contract::{Accepted, GroupLimits, Handler, HandlerError, RootBatch};
 pub use function::{FunctionHandler, handler_fn};
-pub use http::{HeaderValueSource, HttpBatch, HttpHandler, HttpSettings, HttpSettingsError};
+pub use http::{HttpBatch, HttpHandler, HttpSettings, HttpSettingsError};
 pub use jsonl::{JsonlError, JsonlHandler};
 pub use kinesis::{KinesisFormat, KinesisHandler, KinesisSettings, Oversize};
 pub use name::{HandlerKind, HandlerName, HandlerNameError};

@@ -23,6 +23,7 @@ pub(super) fn batch_of(id: &str, sequences: Range<u64>, payload: &[u8]) -> RootB
                 payload: payload.to_vec().into(),
                 chunked: None,
                 correlation_id: None,
+                traceparent: None,
                 created_at: Timestamp::from_unix_millis(1_700_000_000_000),
             })
         })

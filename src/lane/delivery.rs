@@ -16,6 +16,7 @@ use super::payload::put_together;
 use super::tables::until_done;
 use crate::handler::{Accepted, Handler, HandlerError, RootBatch};
 use crate::relay_table::Suspect;
+use crate::telemetry::BatchSpans;
 
 /// What a call brought.
 #[derive(Default)]
@@ -82,8 +83,9 @@ async fn call(parts: &LanesParts, group: Vec<RootBatch>, began: Instant) -> Deli
             took: Duration::ZERO,
         };
     }
+    let spans = BatchSpans::begin(&parts.name, &group);
     let answered = {
-        let mut call = pin!(AssertUnwindSafe(answers(&*parts.handler, &group)).catch_unwind());
+        let mut call = pin!(AssertUnwindSafe(spans.around(answers(&*parts.handler, &group))).catch_unwind());
         // Who answers at once needs no timer.
         match poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await {
             Poll::Ready(answered) => Ok(answered),
@@ -96,7 +98,8 @@ async fn call(parts: &LanesParts, group: Vec<RootBatch>, began: Instant) -> Deli
         Err(_elapsed) => same(&group, || HandlerError::retry(format!("the handler took longer than {limit:?}"))),
     };
     let missing = std::iter::repeat_with(|| Err(HandlerError::retry("the handler did not answer for this root")));
-    let answers = group.into_iter().zip(answers.into_iter().chain(missing)).collect();
+    let answers: Vec<_> = group.into_iter().zip(answers.into_iter().chain(missing)).collect();
+    spans.end(answers.iter().map(|(_, answer)| answer));
     Delivered { answers, broken: Vec::new(), took: began.elapsed() }
 }
 

@@ -140,6 +140,7 @@ mod tests {
             payload: bytes::Bytes::new(),
             chunked: None,
             correlation_id: None,
+            traceparent: None,
             created_at: Timestamp::from_unix_millis(0),
         }
     }

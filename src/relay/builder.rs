@@ -1,10 +1,11 @@
-//! From a configuration to a running relay: clients, stream, handlers, the admin endpoint.
+//! From a configuration to a running relay: clients, stream, handlers, endpoints.
 //!
 //! What is wrong with the configuration, a file or a port ends it at once; what is wrong outside (an endpoint that is
 //! down, a table without a stream, a missing permission) is named in the health report and tried again, so that it
 //! goes on when somebody mends it.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use metrics::gauge;
@@ -21,9 +22,12 @@ use crate::config::{Config, ConfigError, HttpUrl};
 use crate::handler::{Handler, HandlerName};
 use crate::lane::Progress;
 use crate::relay_table::RelayTable;
+use crate::status::{Place, Standard, Status, look};
 use crate::storage::{DynamoMarks, DynamoPositions, EventStore, TableNames};
 use crate::stream::{Budget, DynamoStream, with_causes};
-use crate::telemetry::{AdminError, AdminPages, AdminServer, Health, Recorder, names};
+use crate::telemetry::{
+    AdminPages, AdminToken, EndpointError, EndpointServer, Health, LogSwitch, ProbePages, Recorder, StatusSource, names,
+};
 use crate::time::{Backoff, BackoffPolicy, Clock, Random};
 
 /// The waits between attempts to find the stream.
@@ -42,9 +46,9 @@ pub enum RunError {
     /// A handler could not be made.
     #[error(transparent)]
     Receiver(#[from] ReceiverError),
-    /// The admin endpoint could not be opened.
+    /// An endpoint could not be opened.
     #[error(transparent)]
-    Admin(#[from] AdminError),
+    Endpoint(#[from] EndpointError),
     /// The relay stopped unasked.
     #[error(transparent)]
     Relay(#[from] RelayError),
@@ -53,6 +57,7 @@ pub enum RunError {
 /// A relay being put together.
 pub struct RelayBuilder {
     config: Config,
+    config_path: Option<PathBuf>,
     handlers: Vec<(String, Arc<dyn Handler>)>,
     watch: Option<Watch>,
 }
@@ -60,8 +65,10 @@ pub struct RelayBuilder {
 /// What a running relay can be watched by, besides its metrics.
 #[derive(Clone)]
 pub struct Running {
-    /// Where the admin endpoint listens.
-    pub admin: SocketAddr,
+    /// Where metrics and probes are served.
+    pub probes: SocketAddr,
+    /// Where operators are answered.
+    pub admin: Option<SocketAddr>,
     /// Life and obstacles.
     pub health: Health,
     /// How far each handler is.
@@ -99,11 +106,18 @@ impl Relay {
     /// Begins with a configuration.
     #[must_use]
     pub fn builder(config: Config) -> RelayBuilder {
-        RelayBuilder { config, handlers: Vec::new(), watch: None }
+        RelayBuilder { config, config_path: None, handlers: Vec::new(), watch: None }
     }
 }
 
 impl RelayBuilder {
+    /// Says which file the configuration was read from: the commands it shows name it.
+    #[must_use]
+    pub fn config_path(mut self, path: Option<&Path>) -> Self {
+        self.config_path = path.map(Path::to_owned);
+        self
+    }
+
     /// Adds Rust code for the configuration's handler of this name.
     #[must_use]
     pub fn handler(self, name: &str, handler: impl Handler) -> Self {
@@ -156,21 +170,30 @@ impl RelayBuilder {
         let progress: Vec<(HandlerName, Progress)> =
             specs.iter().map(|spec| (spec.name.clone(), Progress::default())).collect();
         let budget = Budget::new(settings.window_bytes());
-        let pages = AdminPages {
+        let probes = ProbePages {
             recorder: recorder.clone(),
             health: health.clone(),
             before_render: show(progress.clone(), budget.clone(), Clock::system()),
         };
-        let admin = AdminServer::bind(self.config.telemetry.listen, pages).await?;
-        info!(address = %admin.address(), "metrics and health are served");
+        let probes = EndpointServer::bind(("telemetry.listen", self.config.telemetry.listen), probes).await?;
+        info!(address = %probes.address(), "metrics and health are served");
+        let admin = self.admin(&clients).await?;
         if let Some(watch) = self.watch.take() {
-            watch(Running { admin: admin.address(), health: health.clone(), progress: progress.clone() });
+            watch(Running {
+                probes: probes.address(),
+                admin: admin.as_ref().map(EndpointServer::address),
+                health: health.clone(),
+                progress: progress.clone(),
+            });
         }
 
         let cancel = CancellationToken::new();
         let served = CancellationToken::new();
         let mut services = JoinSet::new();
-        services.spawn(admin.serve(served.clone()));
+        services.spawn(probes.serve(served.clone()));
+        if let Some(admin) = admin {
+            services.spawn(admin.serve(served.clone()));
+        }
         services.spawn(recorder.upkeep(served.clone()));
         let relaying = self.relay(clients, health, settings, specs, (progress, budget), cancel.clone());
         tokio::pin!(relaying, shutdown);
@@ -186,6 +209,27 @@ impl RelayBuilder {
         served.cancel();
         while services.join_next().await.is_some() {}
         outcome
+    }
+
+    /// The endpoint for operators; none when it is off.
+    async fn admin(&self, clients: &AwsClients) -> Result<Option<EndpointServer>, EndpointError> {
+        let Some(listen) = self.config.telemetry.admin_listen else { return Ok(None) };
+        let (place, standard) = (
+            Arc::new(Place::of(&self.config, clients)),
+            Arc::new(Standard::of(&self.config, self.config_path.as_deref())),
+        );
+        let status: StatusSource = Arc::new(move || {
+            let (place, standard) = (place.clone(), standard.clone());
+            Box::pin(async move {
+                let seen = look(&place).await.map_err(|error| with_causes(&error))?;
+                Ok(serde_json::json!(Status::new(&seen, &standard)).to_string())
+            })
+        });
+        let token = self.config.telemetry.admin_token.clone().map(AdminToken);
+        let pages = AdminPages::new(status, LogSwitch::of_process(), token, listen.ip().is_loopback());
+        let server = EndpointServer::bind(("telemetry.admin_listen", listen), pages).await?;
+        info!(address = %server.address(), "operators are answered: /status and /log-level");
+        Ok(Some(server))
     }
 
     async fn relay(

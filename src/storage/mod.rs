@@ -36,7 +36,7 @@ pub use position_commit::{Commit, Committed};
 pub use position_store::{DynamoPositions, PositionCursor, PositionPage, PositionRow};
 pub use snapshot_store::{Snapshot, SnapshotPut, SnapshotStore};
 pub use tables::{
-    StreamState, TableNames, TableProgress, TableSpec, TableState, TablesError, create_all, describe_all,
+    KeyState, StreamState, TableNames, TableProgress, TableSpec, TableState, TablesError, create_all, describe_all,
 };
 
 use async_trait::async_trait;

@@ -1,7 +1,7 @@
 //! The shape of the four tables (design section 3), and how a table that is there differs from it. Pure.
 
 use aws_sdk_dynamodb::types::{
-    AttributeDefinition, BillingMode, KeyType, ScalarAttributeType, StreamViewType, TableDescription, TableStatus,
+    BillingMode, KeySchemaElement, KeyType, ScalarAttributeType, StreamViewType, TableDescription, TableStatus,
 };
 use serde::Serialize;
 
@@ -77,6 +77,8 @@ impl TableSpec {
             status: found
                 .map_or(MISSING, |found| found.table_status().map_or("UNKNOWN", TableStatus::as_str))
                 .to_owned(),
+            keys: Vec::new(),
+            billing_mode: None,
             differences: Vec::new(),
             warnings: Vec::new(),
             stream: None,
@@ -86,9 +88,13 @@ impl TableSpec {
             state.mend = Some("angzarr-relay tables create".into());
             return state;
         };
-        self.check_keys(found, &mut state);
-        if found.billing_mode_summary().and_then(|billing| billing.billing_mode()) != Some(&BillingMode::PayPerRequest)
-        {
+        state.keys = found.key_schema().iter().map(|key| key_state(found, key)).collect();
+        self.check_keys(&mut state);
+        // A table that was never billed in another way does not say.
+        let billed = found.billing_mode_summary().and_then(|billing| billing.billing_mode());
+        let billed = billed.unwrap_or(&BillingMode::Provisioned);
+        state.billing_mode = Some(billed.as_str().to_owned());
+        if *billed != BillingMode::PayPerRequest {
             state.warnings.push("the billing mode is PROVISIONED, not PAY_PER_REQUEST: bursts may be throttled".into());
         }
         if let Some(stream) = found.stream_specification().filter(|stream| stream.stream_enabled()) {
@@ -101,12 +107,11 @@ impl TableSpec {
         state
     }
 
-    fn check_keys(&self, found: &TableDescription, state: &mut TableState) {
+    fn check_keys(&self, state: &mut TableState) {
         for (role, name) in [(KeyType::Hash, "partition key"), (KeyType::Range, "sort key")] {
-            let wanted = self.keys().find(|(kind, _)| *kind == role).map(|(_, key)| shown(key.0, Some(&key.1)));
-            let there = (found.key_schema().iter())
-                .find(|key| *key.key_type() == role)
-                .map(|key| shown(key.attribute_name(), type_of(found.attribute_definitions(), key.attribute_name())));
+            let wanted = self.keys().find(|(kind, _)| *kind == role);
+            let wanted = wanted.map(|(_, (name, kind))| shown(name, kind.as_str()));
+            let there = state.keys.iter().find(|key| key.role == role.as_str()).map(|key| shown(&key.name, &key.kind));
             if wanted != there {
                 let text = |key: Option<String>| key.unwrap_or_else(|| "none".into());
                 state.differences.push(format!("the {name} is {}, not {}", text(there), text(wanted)));
@@ -137,6 +142,10 @@ pub struct TableState {
     pub table: String,
     /// DynamoDB's status, such as `ACTIVE`; `MISSING` when there is no such table.
     pub status: String,
+    /// Its key, the partition key first; empty when there is no such table.
+    pub keys: Vec<KeyState>,
+    /// Such as `PAY_PER_REQUEST`; none when there is no such table.
+    pub billing_mode: Option<String>,
     /// What of its shape is wrong, one sentence each; such a table cannot be used.
     pub differences: Vec<String>,
     /// What is unusual but works.
@@ -145,6 +154,18 @@ pub struct TableState {
     pub stream: Option<StreamState>,
     /// The command that mends what is missing, if one does.
     pub mend: Option<String>,
+}
+
+/// One attribute of a table's key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KeyState {
+    /// Its name.
+    pub name: String,
+    /// `S`, `N` or `B`; `?` when the table does not say.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `HASH` or `RANGE`.
+    pub role: String,
 }
 
 /// The enabled stream of a table.
@@ -178,10 +199,12 @@ impl TableState {
     }
 }
 
-fn type_of<'a>(definitions: &'a [AttributeDefinition], name: &str) -> Option<&'a ScalarAttributeType> {
-    definitions.iter().find(|definition| definition.attribute_name() == name).map(AttributeDefinition::attribute_type)
+fn key_state(table: &TableDescription, key: &KeySchemaElement) -> KeyState {
+    let definition = table.attribute_definitions().iter().find(|found| found.attribute_name() == key.attribute_name());
+    let kind = definition.map_or("?", |definition| definition.attribute_type().as_str()).to_owned();
+    KeyState { name: key.attribute_name().to_owned(), kind, role: key.key_type().as_str().to_owned() }
 }
 
-fn shown(name: &str, kind: Option<&ScalarAttributeType>) -> String {
-    format!("{name} ({})", kind.map_or("?", ScalarAttributeType::as_str))
+fn shown(name: &str, kind: &str) -> String {
+    format!("{name} ({kind})")
 }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::StorageError;
 use super::call::Call;
-pub use super::table_check::{StreamState, TableNames, TableSpec, TableState};
+pub use super::table_check::{KeyState, StreamState, TableNames, TableSpec, TableState};
 use crate::aws::{AwsClients, observe};
 
 /// How often a table in the making is looked at.

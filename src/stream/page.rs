@@ -170,6 +170,7 @@ mod tests {
             payload: vec![0; 10].into(),
             chunked: None,
             correlation_id: None,
+            traceparent: None,
             created_at: Timestamp::from_unix_millis(0),
         };
         plain(number, Change::Inserted(event))

@@ -52,6 +52,7 @@ fn shard(records: u64, expired: bool) -> (Arc<Counting>, Feed) {
             payload: bytes::Bytes::new(),
             chunked: None,
             correlation_id: None,
+            traceparent: None,
             created_at: Timestamp::from_unix_millis(0),
         };
         stream.push(&id, Timestamp::from_unix_millis(0), Change::Inserted(event));

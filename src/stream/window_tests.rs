@@ -17,6 +17,7 @@ fn record(number: u64) -> Record {
         payload: vec![0; 100].into(),
         chunked: None,
         correlation_id: None,
+        traceparent: None,
         created_at: Timestamp::from_unix_millis(0),
     };
     Record {

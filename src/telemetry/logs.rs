@@ -4,8 +4,13 @@
 //! that lines do not repeat without end is [`LogLimiter`](super::LogLimiter)'s.
 
 use std::io::IsTerminal as _;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::{Layer, SubscriberExt as _};
+use tracing_subscriber::{EnvFilter, Registry, reload};
+
+/// What is told of everything that happens in the process: lines are written from it, or traces exported.
+pub type LogLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
 /// The variable whose filter goes before the configured one.
 pub const LOG_VARIABLE: &str = "ANGZARR_RELAY_LOG";
@@ -36,6 +41,9 @@ pub enum LogError {
     /// This process has set up its logs before.
     #[error("the logs of this process are set up already")]
     Installed,
+    /// Whatever wrote them has ended.
+    #[error("the logs of this process have ended")]
+    Gone,
 }
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
@@ -62,6 +70,10 @@ impl LogFilter {
         Ok(Self(text.to_owned()))
     }
 
+    fn directives(&self) -> Result<EnvFilter, LogError> {
+        EnvFilter::try_new(&self.0).map_err(|_| LogError::Filter { text: self.0.clone() })
+    }
+
     /// The filter as it was written.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -69,23 +81,72 @@ impl LogFilter {
     }
 }
 
-/// Sets up the logs of this process, once. `ANGZARR_RELAY_LOG`, when set and not empty, goes before `filter`.
+/// Which lines are logged, changed while the process runs. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct LogSwitch(Arc<Switch>);
+
+#[derive(Debug)]
+struct Switch {
+    first: LogFilter,
+    now: Mutex<LogFilter>,
+    filter: reload::Handle<EnvFilter, Registry>,
+}
+
+/// That of this process, once its logs are set up here.
+static SWITCH: OnceLock<LogSwitch> = OnceLock::new();
+
+impl LogSwitch {
+    /// The switch of this process; none when the program around the relay has set up logs of its own.
+    #[must_use]
+    pub fn of_process() -> Option<Self> {
+        SWITCH.get().cloned()
+    }
+
+    /// The filter that holds now.
+    #[must_use]
+    pub fn now(&self) -> LogFilter {
+        self.0.now.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The filter there was at the start.
+    #[must_use]
+    pub fn first(&self) -> &LogFilter {
+        &self.0.first
+    }
+
+    /// Logs by this filter from now on.
+    ///
+    /// # Errors
+    /// When the process' logs are gone.
+    pub fn set(&self, filter: LogFilter) -> Result<(), LogError> {
+        let mut now = self.0.now.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.filter.reload(filter.directives()?).map_err(|_| LogError::Gone)?;
+        *now = filter;
+        Ok(())
+    }
+}
+
+/// Sets up the logs of this process, once, beside other layers. `ANGZARR_RELAY_LOG`, when set and not empty, goes before
+/// `filter`.
 ///
 /// # Errors
 /// When the variable holds no filter, or the process has a subscriber already.
-pub fn init_logs(format: LogFormat, filter: &LogFilter) -> Result<(), LogError> {
-    let filter = effective_filter(filter, std::env::var(LOG_VARIABLE).ok().as_deref())?;
-    let directives =
-        EnvFilter::try_new(filter.as_str()).map_err(|_| LogError::Filter { text: filter.as_str().to_owned() })?;
+pub fn init_logs(format: LogFormat, filter: &LogFilter, others: Vec<LogLayer>) -> Result<(), LogError> {
+    let first = effective_filter(filter, std::env::var(LOG_VARIABLE).ok().as_deref())?;
+    let (filter, handle) = reload::Layer::new(first.directives()?);
     let ansi = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let lines = tracing_subscriber::fmt().with_env_filter(directives).with_writer(std::io::stderr);
-    let subscriber: Box<dyn tracing::Subscriber + Send + Sync> = match format {
-        LogFormat::Text => Box::new(lines.with_ansi(ansi).finish()),
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines: LogLayer = match format {
+        LogFormat::Text => lines.with_ansi(ansi).with_filter(filter).boxed(),
         LogFormat::Json => {
-            Box::new(lines.json().flatten_event(true).with_current_span(true).with_span_list(false).finish())
+            let lines = lines.json().flatten_event(true).with_current_span(true).with_span_list(false);
+            lines.with_filter(filter).boxed()
         }
     };
-    tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::Installed)
+    let layers: Vec<LogLayer> = std::iter::once(lines).chain(others).collect();
+    tracing::subscriber::set_global_default(Registry::default().with(layers)).map_err(|_| LogError::Installed)?;
+    let now = Mutex::new(first.clone());
+    SWITCH.set(LogSwitch(Arc::new(Switch { first, now, filter: handle }))).map_err(|_| LogError::Installed)
 }
 
 fn effective_filter(configured: &LogFilter, variable: Option<&str>) -> Result<LogFilter, LogError> {
@@ -98,6 +159,24 @@ fn effective_filter(configured: &LogFilter, variable: Option<&str>) -> Result<Lo
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_switch_changes_which_lines_are_logged() {
+        let first = LogFilter::parse("info").unwrap();
+        let (filter, handle) = reload::Layer::new(first.directives().unwrap());
+        let switch =
+            LogSwitch(Arc::new(Switch { now: Mutex::new(first.clone()), first: first.clone(), filter: handle }));
+        let lines = tracing_subscriber::fmt::layer().with_writer(std::io::sink).with_filter(filter);
+        tracing::subscriber::with_default(Registry::default().with(lines), || {
+            assert!(!tracing::enabled!(tracing::Level::DEBUG));
+            switch.set(LogFilter::parse("debug").unwrap()).unwrap();
+            assert!(tracing::enabled!(tracing::Level::DEBUG));
+            assert_eq!((switch.now().as_str(), switch.first()), ("debug", &first));
+            switch.set(LogFilter::parse("error").unwrap()).unwrap();
+            assert!(!tracing::enabled!(tracing::Level::WARN));
+        });
+        assert!(matches!(switch.set(first), Err(LogError::Gone)));
+    }
 
     #[test]
     fn takes_levels_and_directives_and_refuses_misspelt_levels() {

@@ -19,7 +19,7 @@ pub mod names {
     /// Whether an operator has paused a handler.
     pub const HANDLER_PAUSED: &str = "angzarr_relay_handler_paused_ratio";
     /// Roots that a handler cannot go on with, by why.
-    pub const ROOTS_STUCK: &str = "angzarr_relay_stuck_roots_count";
+    pub const ROOTS_STUCK: &str = "angzarr_relay_stuck_roots";
     /// Roots parked after an event failed for good.
     pub const ROOTS_PARKED: &str = "angzarr_relay_roots_parked_total";
     /// Events that failed for good and were passed.
@@ -45,7 +45,7 @@ pub mod names {
     /// Memory held by records and events.
     pub const BUFFERED: &str = "angzarr_relay_buffered_bytes";
     /// Shards, by state.
-    pub const SHARDS: &str = "angzarr_relay_shards_count";
+    pub const SHARDS: &str = "angzarr_relay_shards";
     /// Leases taken by this replica.
     pub const LEASES_TAKEN: &str = "angzarr_relay_leases_taken_total";
     /// Leases it has let go.
@@ -67,7 +67,7 @@ pub mod names {
     /// Backfills and reconciles begun.
     pub const JOBS_BEGUN: &str = "angzarr_relay_jobs_begun_total";
     /// Backfills and reconciles under way.
-    pub const JOBS: &str = "angzarr_relay_jobs_count";
+    pub const JOBS: &str = "angzarr_relay_jobs";
     /// Time until the stream trims what a handler has not read.
     pub const SAFETY_CLOCK: &str = "angzarr_relay_safety_clock_seconds";
     /// Calls of AWS APIs.

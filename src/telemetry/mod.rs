@@ -1,4 +1,4 @@
-//! What can be seen from outside: metric names, health, logs, the admin endpoint.
+//! What can be seen from outside: metric names, health, logs, and the endpoints that show them.
 //!
 //! Every metric name is in [`names`], and the README's table is held to it by a test. Labels come from small fixed sets
 //! and the configured handlers; no root, shard or correlation id is ever a label, and no payload is ever logged.
@@ -8,12 +8,15 @@ mod recorder;
 mod health;
 mod logs;
 mod rate_limit;
-mod admin;
+mod traces;
+mod endpoints;
 
-pub use admin::{AdminError, AdminPages, AdminServer};
+pub use endpoints::{AdminPages, AdminToken, EndpointError, EndpointServer, Pages, ProbePages, StatusSource};
 pub use health::{Beat, Health};
-pub use logs::{LOG_VARIABLE, LogError, LogFilter, LogFormat, init_logs};
+pub use logs::{LOG_VARIABLE, LogError, LogFilter, LogFormat, LogLayer, LogSwitch, init_logs};
 pub(crate) use metrics::counted;
 pub use metrics::{METRICS, MetricKind, describe_all, names, record_aws_call, record_capacity};
 pub use rate_limit::{LOG_INTERVAL, LOG_KEYS_MAX, LogLimiter};
 pub use recorder::Recorder;
+pub(crate) use traces::{BatchSpans, current_traceparent};
+pub use traces::{Traces, TracesError};

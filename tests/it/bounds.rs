@@ -81,7 +81,7 @@ async fn many_roots_a_long_one_and_a_large_event_stay_within_the_limit() {
         (delivered >= f64::from(u32::try_from(ROOTS + LONG_ROOT_EVENTS + 1).unwrap())).then_some(())
     };
     until("everything is delivered", lines).await;
-    shows(&relay, r#"angzarr_relay_jobs_count{handler="audit",kind="backfill"}"#, 0.0).await;
+    shows(&relay, r#"angzarr_relay_jobs{handler="audit",kind="backfill"}"#, 0.0).await;
     shows(&relay, r#"angzarr_relay_handler_up_ratio{handler="blocked"}"#, 0.0).await;
     let peak = peak_mib(relay.pid());
     assert!(relay.terminate().await.success(), "{}", relay.output());

@@ -31,7 +31,11 @@ async fn shown(program: &RelayProcess, text: &str) -> String {
 }
 
 fn start(command: &[OsString], endpoint: &str) -> RelayProcess {
-    let environment = [("DYNAMO_ENDPOINT", endpoint), ("ANGZARR_RELAY__TELEMETRY__LISTEN", "127.0.0.1:0")];
+    let environment = [
+        ("DYNAMO_ENDPOINT", endpoint),
+        ("ANGZARR_RELAY__TELEMETRY__LISTEN", "127.0.0.1:0"),
+        ("ANGZARR_RELAY__TELEMETRY__ADMIN_LISTEN", "127.0.0.1:0"),
+    ];
     RelayProcess::spawn_program(command, free_port(), &environment)
 }
 
@@ -40,7 +44,10 @@ async fn local_shows_where_everything_is_and_the_examples_run_against_it() {
     let mut local = RelayProcess::spawn_program(
         &[BINARY.into(), "local".into()],
         free_port(),
-        &[("ANGZARR_RELAY__TELEMETRY__LISTEN", "127.0.0.1:0")],
+        &[
+            ("ANGZARR_RELAY__TELEMETRY__LISTEN", "127.0.0.1:0"),
+            ("ANGZARR_RELAY__TELEMETRY__ADMIN_LISTEN", "127.0.0.1:0"),
+        ],
     );
     let endpoint = shown(&local, "DynamoDB  ").await;
     let endpoint = endpoint.split_whitespace().next().unwrap();
@@ -77,7 +84,10 @@ async fn local_keeps_its_tables_and_goes_on_where_it_stopped() {
         let mut local = RelayProcess::spawn_program(
             &[BINARY.into(), "local".into(), "--data".into(), data.path().into()],
             free_port(),
-            &[("ANGZARR_RELAY__TELEMETRY__LISTEN", "127.0.0.1:0")],
+            &[
+                ("ANGZARR_RELAY__TELEMETRY__LISTEN", "127.0.0.1:0"),
+                ("ANGZARR_RELAY__TELEMETRY__ADMIN_LISTEN", "127.0.0.1:0"),
+            ],
         );
         shown(&local, "the first event was delivered").await;
         assert!(local.terminate().await.success(), "{}", local.output());
@@ -102,7 +112,10 @@ async fn local_reads_many_shards_that_change_and_finds_them_again() {
         let mut local = RelayProcess::spawn_program(
             &[BINARY.into(), "local".into(), "--shards".into(), "4".into(), "--data".into(), data.path().into()],
             free_port(),
-            &[("ANGZARR_RELAY__TELEMETRY__LISTEN", "127.0.0.1:0")],
+            &[
+                ("ANGZARR_RELAY__TELEMETRY__LISTEN", "127.0.0.1:0"),
+                ("ANGZARR_RELAY__TELEMETRY__ADMIN_LISTEN", "127.0.0.1:0"),
+            ],
         );
         shown(&local, "the first event was delivered").await;
         // A shard rolls or splits into others.

@@ -107,6 +107,7 @@ fn events(root: &Root, count: u64, payload: &[u8]) -> Vec<Arc<Event>> {
         payload: payload.to_vec().into(),
         chunked: None,
         correlation_id: None,
+        traceparent: None,
         created_at: Timestamp::from_unix_millis(1_700_000_000_000),
     };
     (0..count).map(|sequence| Arc::new(event(sequence))).collect()

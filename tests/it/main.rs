@@ -33,6 +33,7 @@ macro_rules! scenarios {
 pub(crate) use scenarios;
 
 mod support;
+mod admin;
 mod audit;
 mod backfill;
 mod binary;
@@ -64,5 +65,6 @@ mod snapshots;
 mod stream;
 mod tables;
 mod tidy;
+mod traces;
 mod transactional;
 mod versions;

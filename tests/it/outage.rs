@@ -68,7 +68,7 @@ async fn audited(home: &RelayHome, writer: &Writer) {
 /// Nobody has marked a root as stuck.
 async fn assert_nothing_stuck(relay: &RelayProcess, handler: &str) {
     for state in ["blocked", "retrying", "hole"] {
-        let stuck = format!(r#"angzarr_relay_stuck_roots_count{{handler="{handler}",state="{state}"}}"#);
+        let stuck = format!(r#"angzarr_relay_stuck_roots{{handler="{handler}",state="{state}"}}"#);
         assert_eq!(relay.metric(&stuck).await, Some(0.0), "{state}");
     }
 }
@@ -136,7 +136,7 @@ async fn a_relay_waits_for_a_dynamodb_that_is_not_there_yet() {
     audited(&home, &writer).await;
 
     // It goes away in the middle of reading the stream: not ready, and back by itself.
-    shows(&relay, r#"angzarr_relay_shards_count{state="reading"}"#, 1.0).await;
+    shows(&relay, r#"angzarr_relay_shards{state="reading"}"#, 1.0).await;
     way.cut();
     until("it is not ready", async || {
         relay.health("/readyz").await.filter(|(status, problem)| *status == 503 && problem.contains("stream: "))
@@ -292,11 +292,11 @@ async fn a_root_that_blocks_stops_alone_and_goes_on_by_itself() {
     let mut relay = home.start().await;
     // A root that blocks a scan is deferred, so that the scan comes to its end; here it is to block a shard.
     shows(&relay, r#"angzarr_relay_jobs_begun_total{handler="billing",kind="backfill"}"#, 1.0).await;
-    shows(&relay, r#"angzarr_relay_jobs_count{handler="billing",kind="backfill"}"#, 0.0).await;
+    shows(&relay, r#"angzarr_relay_jobs{handler="billing",kind="backfill"}"#, 0.0).await;
     writer.append_to(0..10, 6).await;
     until("the other roots are through", async || has_all_it_takes(&service, &writer)).await;
     let lag = r#"angzarr_relay_handler_lag_seconds{handler="billing"}"#;
-    let blocked = r#"angzarr_relay_stuck_roots_count{handler="billing",state="blocked"}"#;
+    let blocked = r#"angzarr_relay_stuck_roots{handler="billing",state="blocked"}"#;
     shows(&relay, blocked, 1.0).await;
     assert_lag_grows(&relay, lag).await;
     assert_eq!(relay.metric(&up("billing")).await, Some(1.0));

@@ -186,7 +186,7 @@ async fn a_poisoned_root_parks_and_is_released_from_the_command_line() {
         let (_, listed, said) = home.command(&[&["parked", "list", "--json"], &arguments[..]].concat());
         assert_eq!(listed.lines().count(), count, "{arguments:?}: {listed}{said}");
     }
-    shows(&relay, r#"angzarr_relay_stuck_roots_count{handler="billing",state="parked"}"#, 1.0).await;
+    shows(&relay, r#"angzarr_relay_stuck_roots{handler="billing",state="parked"}"#, 1.0).await;
     // A parked root holds neither lag nor checkpoint, and what comes later is left in the table.
     shows(&relay, r#"angzarr_relay_handler_lag_seconds{handler="billing"}"#, 0.0).await;
     shows(&relay, r#"angzarr_relay_roots_parked_total{handler="billing"}"#, 1.0).await;
@@ -208,7 +208,7 @@ async fn a_poisoned_root_parks_and_is_released_from_the_command_line() {
     assert!(worked && released.contains("released 1"), "{released}{said}");
     until("the root goes on", async || has_all_it_takes(&service, &writer)).await;
     until("its mark is gone", async || parked(&home).is_empty().then_some(())).await;
-    shows(&relay, r#"angzarr_relay_stuck_roots_count{handler="billing",state="parked"}"#, 0.0).await;
+    shows(&relay, r#"angzarr_relay_stuck_roots{handler="billing",state="parked"}"#, 0.0).await;
     let (worked, _, said) = home.command(&["parked", "release", "billing", "orders", "r3"]);
     assert!(!worked && said.contains("is not parked") && said.lines().count() == 1, "{said}");
     writer.append_to(0..10, 2).await;

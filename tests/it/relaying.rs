@@ -59,6 +59,7 @@ impl House {
             max_rcu = 100
             [telemetry]
             listen = "127.0.0.1:{metrics_port}"
+            admin_listen = "127.0.0.1:0"
             [[handlers]]
             name = "copy"
             kind = "sink"

@@ -157,7 +157,7 @@ async fn a_relay_follows_a_stream_that_rolls_three_times_and_stops_on_the_way() 
     }
     until("everything is in the file", async || (home.sequences("audit.jsonl") == *writer.written()).then_some(()))
         .await;
-    let state = |state: &str| format!(r#"angzarr_relay_shards_count{{state="{state}"}}"#);
+    let state = |state: &str| format!(r#"angzarr_relay_shards{{state="{state}"}}"#);
     until("the parents are left behind", async || {
         let reading = relay.metric(&state("reading")).await?;
         (reading <= 1.0 && relay.metric(&state("waiting")).await == Some(0.0)).then_some(())

@@ -51,7 +51,7 @@ impl Setting {
 }
 
 async fn reading(relay: &RelayProcess) -> Option<f64> {
-    relay.metric(r#"angzarr_relay_shards_count{state="reading"}"#).await
+    relay.metric(r#"angzarr_relay_shards{state="reading"}"#).await
 }
 
 /// Rolls, splits and closes shards while somebody writes.

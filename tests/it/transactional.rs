@@ -83,6 +83,7 @@ fn batch(id: &str, sequences: std::ops::Range<u64>) -> RootBatch {
         payload: vec![1].into(),
         chunked: None,
         correlation_id: None,
+        traceparent: None,
         created_at: Timestamp::from_unix_millis(0),
     };
     RootBatch { root: root(id), events: sequences.map(|sequence| Arc::new(event(sequence))).collect() }
@@ -258,6 +259,7 @@ async fn a_relay_hands_events_to_a_transactional_handler_and_writes_no_position_
         poll_interval_max = "100ms"
         [telemetry]
         listen = "127.0.0.1:0"
+        admin_listen = "127.0.0.1:0"
         [[handlers]]
         name = "counts"
         kind = "projector"

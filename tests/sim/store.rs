@@ -72,6 +72,7 @@ impl Store {
             payload: vec![7; 100].into(),
             chunked: None,
             correlation_id: None,
+            traceparent: None,
             created_at: self.clock.now(),
         };
         self.events.put(event.clone());

@@ -99,6 +99,7 @@ impl World {
                 payload: payload(root, sequence),
                 chunked: None,
                 correlation_id: None,
+                traceparent: None,
                 created_at: self.clock.now(),
             };
             if self.chance.percent(5) {

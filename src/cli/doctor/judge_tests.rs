@@ -12,6 +12,8 @@ fn events_table() -> TableState {
     TableState {
         table: "p-events".into(),
         status: "ACTIVE".into(),
+        keys: vec![],
+        billing_mode: None,
         differences: vec![],
         warnings: vec![],
         stream: Some(StreamState { view_type: "NEW_IMAGE".into(), arn: Some("arn".into()) }),

@@ -30,6 +30,8 @@ pub(super) async fn look(context: &Context) -> Report {
             return report;
         }
     };
+    let admin_token = context.config.telemetry.admin_token.as_ref().and_then(receivers::unreadable);
+    report.0.extend(admin_token.map(|why| Finding::wrong("admin endpoint", format!("telemetry.admin_token: {why}"))));
     report.0.extend(dynamodb(context, &connection).await);
     for handler in &context.config.handlers {
         report.0.extend(receivers::look(handler, &connection).await);

@@ -18,7 +18,7 @@ use crate::cli::ServiceTrouble;
 use crate::cli::connect::Connection;
 use crate::cli::shell::{aws_options, quote};
 use crate::config::{HandlerConfig, HttpReceiver, HttpUrl, JsonlTarget, Receiver};
-use crate::handler::HeaderValueSource;
+use crate::secret::Secret;
 
 /// How long an HTTP receiver may take to accept a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(3);
@@ -91,18 +91,22 @@ fn host_and_port(url: &HttpUrl) -> Option<(String, u16)> {
 /// The headers whose values cannot be had.
 fn headers(check: &str, receiver: &HttpReceiver) -> impl Iterator<Item = Finding> {
     receiver.headers.iter().filter_map(move |(name, source)| {
-        let wrong = |text: String| Some(Finding::wrong(check, format!("header {name}: {text}")));
-        match source {
-            HeaderValueSource::Literal(_) => None,
-            HeaderValueSource::Env(variable) if std::env::var_os(variable).is_some() => None,
-            HeaderValueSource::Env(variable) => wrong(format!("the environment variable {variable} is not set")),
-            HeaderValueSource::File(path) => match fs::File::open(path).and_then(|file| file.metadata()) {
-                Ok(found) if found.is_file() => None,
-                Ok(_) => wrong(format!("{} is no file", path.display())),
-                Err(error) => wrong(format!("cannot read {}: {error}", path.display())),
-            },
-        }
+        unreadable(source).map(|why| Finding::wrong(check, format!("header {name}: {why}")))
     })
+}
+
+/// Why a secret cannot be had.
+pub(super) fn unreadable(secret: &Secret) -> Option<String> {
+    match secret {
+        Secret::Literal(_) => None,
+        Secret::Env(variable) if std::env::var_os(variable).is_some() => None,
+        Secret::Env(variable) => Some(format!("the environment variable {variable} is not set")),
+        Secret::File(path) => match fs::File::open(path).and_then(|file| file.metadata()) {
+            Ok(found) if found.is_file() => None,
+            Ok(_) => Some(format!("{} is no file", path.display())),
+            Err(error) => Some(format!("cannot read {}: {error}", path.display())),
+        },
+    }
 }
 
 fn jsonl(check: &str, path: &Path) -> Finding {

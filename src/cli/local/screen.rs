@@ -80,10 +80,12 @@ impl Screen {
              DynamoDB  {}   (any credentials, region us-east-1)\n  \
              Kinesis   {}\n  \
              metrics   http://{}/metrics   (/livez, /readyz)\n  \
+             status    {}\n  \
              files     {}\n\n",
             self.dynamodb,
             self.kinesis,
-            running.admin,
+            running.probes,
+            running.admin.map_or_else(|| "off".to_owned(), |admin| format!("http://{admin}/status")),
             self.files.display()
         )
     }

@@ -1,12 +1,8 @@
 //! `angzarr-relay status`: the fleet at one look, and what is wrong with it.
 //!
-//! Reads only, from the tables; where nobody reads a shard, from the stream, how old the first record is that waits
-//! there. So it answers when no relay runs, too. `look` asks, `view` and `problems` make of it what is to be known, `shown` lays it out.
+//! Left to `status`: the look, and what is wrong by it. `shown` lays it out for people.
 
-mod look;
-mod problems;
 mod shown;
-mod view;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
@@ -14,12 +10,10 @@ use std::time::Duration;
 use clap::Args;
 use tokio::time::sleep;
 
-use self::look::look;
-use self::problems::Standard;
-use self::view::Status;
 use super::connect::Connection;
 use super::output::print;
 use super::{CliError, Context};
+use crate::status::{Place, Standard, Status, look};
 
 /// How often `--watch` looks again.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
@@ -47,10 +41,12 @@ pub struct StatusArgs {
 
 pub(super) async fn run(args: StatusArgs, context: Context) -> Result<(), CliError> {
     let connection = Connection::new(&context).await?;
+    let place = Place::of(&context.config, &connection.clients);
+    let standard = Standard::of(&context.config, context.config_path.as_deref());
     let in_place = args.watch && !args.json && std::io::stdout().is_terminal();
     loop {
-        let seen = look(&context, &connection).await.map_err(|error| connection.trouble(error))?;
-        let status = Status::new(&seen, &Standard::of(&context));
+        let seen = look(&place).await.map_err(|error| connection.trouble(error))?;
+        let status = Status::new(&seen, &standard);
         let text = if args.json { serde_json::json!(status).to_string() } else { shown::text(&status, args.leases) };
         if in_place {
             // From the top of a cleared screen.

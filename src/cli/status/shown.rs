@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::view::{HandlerShown, LeaseShown, MemberShown, Status};
 use crate::backfill::bar;
 use crate::cli::output::Columns;
+use crate::status::{HandlerShown, LeaseShown, MemberShown, Status};
 
 /// Leases that are listed unasked.
 const LEASES_MAX: usize = 30;
@@ -93,7 +93,7 @@ fn lease(shown: &LeaseShown) -> [String; 6] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::status::problems::Problem;
+    use crate::status::Problem;
 
     fn status(leases: usize) -> Status {
         let lease = |number: usize| LeaseShown {

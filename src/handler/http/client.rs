@@ -21,6 +21,7 @@ use super::answer::Answer;
 use super::body::EventsBody;
 use super::settings::Target;
 use crate::handler::HandlerError;
+use crate::telemetry::current_traceparent;
 
 /// The longest time for connecting, whatever the time-out.
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(3);
@@ -30,6 +31,9 @@ const BODY_BYTES_MAX: usize = 64 << 10;
 
 /// Idle connections kept to the receiver.
 const IDLE_CONNECTIONS_MAX: usize = 32;
+
+/// The trace that a request belongs to (W3C Trace Context).
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Sends to one URL.
 #[derive(Debug)]
@@ -103,6 +107,9 @@ fn request(
         .header(header::USER_AGENT, concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
         .header(header::CONTENT_LENGTH, body.bytes_left())
         .body(SdkBody::from_body_1_x(body))?;
+    if let Some(Ok(trace)) = current_traceparent().map(HeaderValue::try_from) {
+        request.headers_mut().insert(TRACEPARENT, trace);
+    }
     for (name, value) in headers {
         request.headers_mut().insert(name.clone(), value.clone());
     }

@@ -15,5 +15,5 @@ mod sink;
 #[cfg(test)]
 mod tests;
 
-pub use settings::{HeaderValueSource, HttpBatch, HttpSettings, HttpSettingsError};
+pub use settings::{HttpBatch, HttpSettings, HttpSettingsError};
 pub use sink::HttpHandler;

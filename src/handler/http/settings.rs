@@ -4,14 +4,11 @@
 //! `Debug` shows it.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Uri};
-use tokio::io::AsyncReadExt as _;
 
-/// The largest header value taken from a file or the environment.
-const HEADER_VALUE_BYTES_MAX: usize = 16 << 10;
+use crate::secret::{Secret, SecretError};
 
 /// How long to wait for an answer unless configured.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
@@ -26,28 +23,6 @@ const RESERVED_HEADERS: [HeaderName; 4] = [
     http::header::TRANSFER_ENCODING,
     http::header::CONNECTION,
 ];
-
-/// Where a header's value comes from.
-#[derive(Clone, PartialEq, Eq)]
-pub enum HeaderValueSource {
-    /// The configuration itself.
-    Literal(String),
-    /// The environment variable of this name.
-    Env(String),
-    /// The file at this path, without line ends at its end; read for every delivery, so it may be replaced.
-    File(PathBuf),
-}
-
-/// Shows where the value comes from, never the value.
-impl fmt::Debug for HeaderValueSource {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Literal(_) => formatter.write_str("Literal(<redacted>)"),
-            Self::Env(name) => formatter.debug_tuple("Env").field(name).finish(),
-            Self::File(path) => formatter.debug_tuple("File").field(path).finish(),
-        }
-    }
-}
 
 /// How events are put into requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -67,7 +42,7 @@ pub struct HttpSettings {
     /// From the request to the last byte of the answer; half of it, at most 3 s, for connecting.
     pub timeout: Duration,
     /// Sent with every request.
-    pub headers: Vec<(String, HeaderValueSource)>,
+    pub headers: Vec<(String, Secret)>,
     /// How events are put into requests.
     pub batch: HttpBatch,
     /// The most events in one request of [`HttpBatch::CloudEventsBatch`], at least 1.
@@ -166,17 +141,13 @@ impl Target {
 
 /// The headers of every request, with where their values come from.
 #[derive(Debug)]
-pub(super) struct Headers(Vec<(HeaderName, HeaderValueSource)>);
+pub(super) struct Headers(Vec<(HeaderName, Secret)>);
 
 /// Why a header has no value just now.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HeaderValueError {
-    #[error("the environment variable {name} for the header `{header}` is not set")]
-    NoVariable { header: HeaderName, name: String },
-    #[error("the file {} for the header `{header}` cannot be read", path.display())]
-    File { header: HeaderName, path: PathBuf, source: std::io::Error },
-    #[error("the value of the header `{header}` is longer than {HEADER_VALUE_BYTES_MAX} bytes")]
-    TooLong { header: HeaderName },
+    #[error("there is no value for the header `{header}`")]
+    Unread { header: HeaderName, source: SecretError },
     #[error("the value of the header `{header}` holds characters that a header cannot")]
     Characters { header: HeaderName },
 }
@@ -199,32 +170,13 @@ impl Headers {
     pub(super) async fn read(&self) -> Result<Vec<(HeaderName, HeaderValue)>, HeaderValueError> {
         let mut values = Vec::with_capacity(self.0.len());
         for (header, source) in &self.0 {
-            let text = read_source(header, source).await?;
-            if text.len() > HEADER_VALUE_BYTES_MAX {
-                return Err(HeaderValueError::TooLong { header: header.clone() });
-            }
+            let text =
+                source.read().await.map_err(|source| HeaderValueError::Unread { header: header.clone(), source })?;
             let mut value =
                 HeaderValue::from_str(&text).map_err(|_| HeaderValueError::Characters { header: header.clone() })?;
             value.set_sensitive(true);
             values.push((header.clone(), value));
         }
         Ok(values)
-    }
-}
-
-async fn read_source(header: &HeaderName, source: &HeaderValueSource) -> Result<String, HeaderValueError> {
-    match source {
-        HeaderValueSource::Literal(value) => Ok(value.clone()),
-        HeaderValueSource::Env(name) => {
-            std::env::var(name).map_err(|_| HeaderValueError::NoVariable { header: header.clone(), name: name.clone() })
-        }
-        HeaderValueSource::File(path) => {
-            let unreadable = |source| HeaderValueError::File { header: header.clone(), path: path.clone(), source };
-            let file = tokio::fs::File::open(path).await.map_err(unreadable)?;
-            let mut text = String::new();
-            // One byte over the limit is enough to see that it is passed.
-            file.take(HEADER_VALUE_BYTES_MAX as u64 + 1).read_to_string(&mut text).await.map_err(unreadable)?;
-            Ok(text.trim_end_matches(['\r', '\n']).to_owned())
-        }
     }
 }

@@ -83,10 +83,8 @@ impl HttpHandler {
 fn no_headers(error: HeaderValueError) -> HandlerError {
     let reason = error.to_string();
     let source = match error {
-        HeaderValueError::File { source, .. } => Some(source.into()),
-        HeaderValueError::NoVariable { .. }
-        | HeaderValueError::TooLong { .. }
-        | HeaderValueError::Characters { .. } => None,
+        HeaderValueError::Unread { source, .. } => Some(source.into()),
+        HeaderValueError::Characters { .. } => None,
     };
     HandlerError::Unavailable { reason, after: None, source }
 }

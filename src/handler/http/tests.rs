@@ -10,6 +10,7 @@ use super::*;
 use crate::event::Timestamp;
 use crate::handler::testing::batch;
 use crate::handler::{Accepted, Handler as _, HandlerError};
+use crate::secret::Secret;
 use crate::time::Clock;
 
 /// Every answer has a body that does not come in one piece with its head.
@@ -222,9 +223,9 @@ async fn a_secret_is_read_again_when_its_file_changes_and_is_never_shown() {
     let server = Server::answering("200 OK").await;
     let settings = HttpSettings {
         headers: vec![
-            ("Authorization".into(), HeaderValueSource::File(path.clone())),
-            ("x-api-key".into(), HeaderValueSource::Literal("literal-secret".into())),
-            ("x-build".into(), HeaderValueSource::Env("CARGO_PKG_NAME".into())),
+            ("Authorization".into(), Secret::File(path.clone())),
+            ("x-api-key".into(), Secret::Literal("literal-secret".into())),
+            ("x-build".into(), Secret::Env("CARGO_PKG_NAME".into())),
         ],
         ..HttpSettings::new(&server.url)
     };
@@ -268,11 +269,11 @@ fn refuses_settings_that_cannot_work() {
     assert!(matches!(with(|settings| settings.timeout = Duration::ZERO), HttpSettingsError::Timeout));
     assert!(matches!(with(|settings| settings.events_per_request = 0), HttpSettingsError::EventsPerRequest));
     assert!(matches!(
-        with(|settings| settings.headers = vec![("a b".into(), HeaderValueSource::Literal(String::new()))]),
+        with(|settings| settings.headers = vec![("a b".into(), Secret::Literal(String::new()))]),
         HttpSettingsError::HeaderName { .. }
     ));
     assert!(matches!(
-        with(|settings| settings.headers = vec![("Content-Type".into(), HeaderValueSource::Env("X".into()))]),
+        with(|settings| settings.headers = vec![("Content-Type".into(), Secret::Env("X".into()))]),
         HttpSettingsError::ReservedHeader { .. }
     ));
 }

@@ -61,6 +61,7 @@ impl Spec {
             payload: vec![0; self.payload].into(),
             chunked: None,
             correlation_id: None,
+            traceparent: None,
             created_at: Timestamp::from_unix_millis(self.created_at),
         })
     }

@@ -9,7 +9,7 @@
 mod needs;
 mod packages;
 mod process;
-mod http;
+pub(crate) mod http;
 mod slots;
 mod dynamodb_local;
 mod kinesis_mock;

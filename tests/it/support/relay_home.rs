@@ -51,6 +51,7 @@ impl RelayHome {
             streams_endpoint = "{streams}"
             [telemetry]
             listen = "127.0.0.1:{}"
+            admin_listen = "127.0.0.1:0"
             {rest}
             "#,
             Self::PREFIX,
@@ -61,7 +62,12 @@ impl RelayHome {
 
     /// Starts the relay, and does not wait for it.
     pub(crate) fn spawn(&self) -> RelayProcess {
-        RelayProcess::spawn(&self.path("relay.toml"), self.metrics_port, &[])
+        self.spawn_with(&[])
+    }
+
+    /// The same with variables of its own.
+    pub(crate) fn spawn_with(&self, environment: &[(&str, &str)]) -> RelayProcess {
+        RelayProcess::spawn(&self.path("relay.toml"), self.metrics_port, environment)
     }
 
     /// Starts the relay and waits until it is ready.

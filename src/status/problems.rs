@@ -3,33 +3,33 @@
 //! Invariant: every problem comes with the command, or the deed, that mends it.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
 
 use super::look::Seen;
 use super::view::{HandlerShown, Status};
-use crate::cli::Context;
-use crate::cli::shell::own_command;
+use crate::cli::own_command;
+use crate::config::Config;
 use crate::fleet::Member;
 use crate::handler::HandlerName;
 use crate::stream::STREAM_RETENTION;
 
 /// What the look is judged by.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Standard {
+pub(crate) struct Standard {
     pub(super) configured: Vec<HandlerName>,
     pub(super) config_path: Option<PathBuf>,
     pub(super) safety_alarm: Duration,
 }
 
 impl Standard {
-    pub(super) fn of(context: &Context) -> Self {
+    pub(crate) fn of(config: &Config, config_path: Option<&Path>) -> Self {
         Self {
-            configured: context.config.handlers.iter().map(|handler| handler.name.clone()).collect(),
-            config_path: context.config_path.clone(),
-            safety_alarm: context.config.relay.safety_alarm,
+            configured: config.handlers.iter().map(|handler| handler.name.clone()).collect(),
+            config_path: config_path.map(Path::to_owned),
+            safety_alarm: config.relay.safety_alarm,
         }
     }
 
@@ -40,9 +40,9 @@ impl Standard {
 
 /// What is wrong, and what mends it.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Problem {
-    pub(super) problem: String,
-    pub(super) mend: String,
+pub(crate) struct Problem {
+    pub(crate) problem: String,
+    pub(crate) mend: String,
 }
 
 /// Everything that is wrong.

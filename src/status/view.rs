@@ -12,78 +12,78 @@ use crate::relay_table::LeaseRow;
 
 /// The fleet at one look.
 #[derive(Debug, Serialize)]
-pub(super) struct Status {
-    pub(super) at: String,
+pub(crate) struct Status {
+    pub(crate) at: String,
     /// The version of the view, raised by every change of who is there.
-    pub(super) view: u64,
-    pub(super) problems: Vec<Problem>,
-    pub(super) members: Vec<MemberShown>,
-    pub(super) handlers: Vec<HandlerShown>,
-    pub(super) leases: Vec<LeaseShown>,
+    pub(crate) view: u64,
+    pub(crate) problems: Vec<Problem>,
+    pub(crate) members: Vec<MemberShown>,
+    pub(crate) handlers: Vec<HandlerShown>,
+    pub(crate) leases: Vec<LeaseShown>,
 }
 
 /// One replica.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-pub(super) struct MemberShown {
-    pub(super) member: String,
+pub(crate) struct MemberShown {
+    pub(crate) member: String,
     /// `joining`, `member`, `leaving`, `late` or `dead`.
-    pub(super) state: &'static str,
-    pub(super) version: String,
-    pub(super) renewed_at: Option<String>,
-    pub(super) renewed_secs_ago: Option<u64>,
+    pub(crate) state: &'static str,
+    pub(crate) version: String,
+    pub(crate) renewed_at: Option<String>,
+    pub(crate) renewed_secs_ago: Option<u64>,
     /// Shards it reads, each for one handler.
-    pub(super) shards: usize,
+    pub(crate) shards: usize,
     /// Segments of jobs that it reads.
-    pub(super) segments: usize,
-    pub(super) handlers: Vec<String>,
+    pub(crate) segments: usize,
+    pub(crate) handlers: Vec<String>,
 }
 
 /// One handler.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-pub(super) struct HandlerShown {
-    pub(super) handler: String,
+pub(crate) struct HandlerShown {
+    pub(crate) handler: String,
     /// `following`, `backfill`, `reconcile`, `paused`, `unread` or `not run`.
-    pub(super) state: &'static str,
-    pub(super) replicas: usize,
+    pub(crate) state: &'static str,
+    pub(crate) replicas: usize,
     /// Shards that are not finished.
-    pub(super) shards: usize,
+    pub(crate) shards: usize,
     /// Those among them that nobody reads.
-    pub(super) unread: usize,
+    pub(crate) unread: usize,
     /// The age of the oldest record that it has not been given; none when it is not known.
-    pub(super) lag_secs: Option<u64>,
-    pub(super) parked: usize,
-    pub(super) deferred: usize,
-    pub(super) job: Option<JobShown>,
+    pub(crate) lag_secs: Option<u64>,
+    pub(crate) parked: usize,
+    pub(crate) deferred: usize,
+    pub(crate) job: Option<JobShown>,
 }
 
 /// A handler's job under way.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-pub(super) struct JobShown {
-    pub(super) kind: &'static str,
-    pub(super) started_at: String,
-    pub(super) rows: u64,
+pub(crate) struct JobShown {
+    pub(crate) kind: &'static str,
+    pub(crate) started_at: String,
+    pub(crate) rows: u64,
     /// As DynamoDB says: brought up to date every six hours.
-    pub(super) rows_in_table: u64,
-    pub(super) reason: String,
+    pub(crate) rows_in_table: u64,
+    pub(crate) reason: String,
 }
 
 /// One lease.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-pub(super) struct LeaseShown {
-    pub(super) handler: String,
+pub(crate) struct LeaseShown {
+    pub(crate) handler: String,
     /// A shard's id, or the name of a segment or of the desk.
-    pub(super) shard: String,
-    pub(super) kind: &'static str,
+    pub(crate) shard: String,
+    pub(crate) kind: &'static str,
     /// `held`, `handing over`, `free`, `abandoned` (its owner is dead or late) or `finished`.
-    pub(super) state: &'static str,
-    pub(super) owner: Option<String>,
-    pub(super) epoch: u64,
-    pub(super) updated_at: Option<String>,
-    pub(super) updated_secs_ago: Option<u64>,
+    pub(crate) state: &'static str,
+    pub(crate) owner: Option<String>,
+    pub(crate) epoch: u64,
+    pub(crate) updated_at: Option<String>,
+    pub(crate) updated_secs_ago: Option<u64>,
 }
 
 impl Status {
-    pub(super) fn new(seen: &Seen, standard: &Standard) -> Self {
+    pub(crate) fn new(seen: &Seen, standard: &Standard) -> Self {
         let mut leases: Vec<&LeaseRow> = seen.handlers.values().flat_map(|rows| &rows.leases).collect();
         leases.sort_by_key(|row| (&row.lease.handler, row.lease.kind, &row.lease.shard));
         let mut shown = Self {

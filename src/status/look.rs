@@ -1,4 +1,4 @@
-//! What `status` asks: the relay's table, the marks, and the stream where nobody reads it.
+//! What is asked: the relay's table, the marks, and the stream where nobody reads it.
 //!
 //! Invariant: the looks into the stream are few, so that they take nothing from a relay that reads it.
 
@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 
+use crate::aws::AwsClients;
 use crate::backfill::{CapacityPace, Job, JobStore as _, ScanProgress, Scanned, Segment, TableScan, TableSource as _};
-use crate::cli::Context;
-use crate::cli::connect::Connection;
+use crate::config::Config;
 use crate::event::Timestamp;
 use crate::fleet::{LeaseKind, MemberId};
 use crate::handler::HandlerName;
 use crate::relay_table::{Checkpoint, HandlerRegistry as _, LeaseRow, RelayTable, RollCall};
-use crate::storage::{DynamoMarks, MarkStore as _, StorageError};
+use crate::storage::{DynamoMarks, MarkStore as _, StorageError, TableNames};
 use crate::stream::{DynamoStream, STREAM_RETENTION, ShardSource as _, StreamError, StreamPoint, with_causes};
 use crate::time::Clock;
 
@@ -26,6 +26,29 @@ const LOOKS_AT_ONCE: usize = 4;
 
 /// Pages of a shard that are read to find a record: a shard may answer with empty pages.
 const PAGES_MAX: usize = 5;
+
+/// Where to look.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) clients: AwsClients,
+    pub(crate) tables: TableNames,
+    /// Handlers that are to be there, though no row may say so.
+    pub(crate) configured: Vec<HandlerName>,
+    /// See `backfill.max_rcu`.
+    pub(crate) max_rcu: u32,
+}
+
+impl Place {
+    /// The tables that are configured.
+    pub(crate) fn of(config: &Config, clients: &AwsClients) -> Self {
+        Self {
+            clients: clients.clone(),
+            tables: TableNames::from_prefix(&config.storage.dynamo.table_prefix),
+            configured: config.handlers.iter().map(|handler| handler.name.clone()).collect(),
+            max_rcu: config.backfill.max_rcu,
+        }
+    }
+}
 
 /// One handler as its rows say it.
 #[derive(Debug, Clone, Default)]
@@ -40,7 +63,7 @@ pub(super) struct HandlerRows {
 
 /// Everything that was seen.
 #[derive(Debug, Clone)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     pub(super) at: Timestamp,
     pub(super) roll: RollCall,
     pub(super) paused: BTreeSet<HandlerName>,
@@ -67,14 +90,14 @@ impl Seen {
 }
 
 /// Looks at everything once.
-pub(super) async fn look(context: &Context, connection: &Connection) -> Result<Seen, StorageError> {
+pub(crate) async fn look(place: &Place) -> Result<Seen, StorageError> {
     let clock = Clock::system();
-    let table = RelayTable::new(&connection.clients, &connection.tables.relay, clock.clone());
-    let marks = DynamoMarks::new(&connection.clients, &connection.tables, clock.clone());
-    let pace = CapacityPace::new(context.config.backfill.max_rcu);
-    let scan = TableScan::new(&connection.clients, &connection.tables.events, pace, ScanProgress::default());
+    let table = RelayTable::new(&place.clients, &place.tables.relay, clock.clone());
+    let marks = DynamoMarks::new(&place.clients, &place.tables, clock.clone());
+    let max_rcu = CapacityPace::new(place.max_rcu);
+    let scan = TableScan::new(&place.clients, &place.tables.events, max_rcu, ScanProgress::default());
     let mut names: BTreeSet<HandlerName> = table.handlers().await?.into_iter().collect();
-    names.extend(context.config.handlers.iter().map(|handler| handler.name.clone()));
+    names.extend(place.configured.iter().cloned());
     let mut handlers = BTreeMap::new();
     for name in names {
         handlers.insert(name.clone(), handler_rows(&name, &table, &marks).await?);
@@ -84,7 +107,7 @@ pub(super) async fn look(context: &Context, connection: &Connection) -> Result<S
     let rows_in_table = scan.size().await.map_or(0, |size| size.rows);
     let paused = table.paused().await?;
     let mut seen = Seen { at: clock.now(), roll, paused, handlers, rows_in_table, no_stream: None };
-    if let Err(error) = look_into_stream(&mut seen, connection).await {
+    if let Err(error) = look_into_stream(&mut seen, place).await {
         seen.no_stream = Some(with_causes(&error));
     }
     Ok(seen)
@@ -107,7 +130,7 @@ async fn handler_rows(
 }
 
 /// How old the oldest record is that waits in each handler's unread shards.
-async fn look_into_stream(seen: &mut Seen, connection: &Connection) -> Result<(), StreamError> {
+async fn look_into_stream(seen: &mut Seen, place: &Place) -> Result<(), StreamError> {
     let now = seen.at;
     let unread: Vec<(HandlerName, LeaseRow)> = (seen.handlers.iter())
         .flat_map(|(name, rows)| rows.leases.iter().map(move |row| (name.clone(), row.clone())))
@@ -117,7 +140,7 @@ async fn look_into_stream(seen: &mut Seen, connection: &Connection) -> Result<()
     if unread.is_empty() {
         return Ok(());
     }
-    let source = &DynamoStream::connect(&connection.clients, &connection.tables.events).await?;
+    let source = &DynamoStream::connect(&place.clients, &place.tables.events).await?;
     let found: Vec<_> = stream::iter(unread)
         .map(|(name, row)| async move { (name, waits_for(source, &row, now).await) })
         .buffer_unordered(LOOKS_AT_ONCE)
