@@ -1,6 +1,9 @@
 //! The part of the tests' support that starts DynamoDB Local and the relay.
 #![expect(dead_code, reason = "the support of the tests holds more than a benchmark needs")]
 
+#[cfg_attr(test, expect(unused_imports, reason = "its unit tests are not run here"))]
+#[path = "../../tests/it/support/actions.rs"]
+mod actions;
 #[path = "../../tests/it/support/dynamodb_local.rs"]
 mod dynamodb_local;
 #[path = "../../tests/it/support/http.rs"]

@@ -6,6 +6,7 @@
 //! JVMs. Support code panics instead of returning errors: the panic is the test's verdict, and it prints the end of
 //! the component's log.
 
+mod actions;
 mod needs;
 mod packages;
 mod process;

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use super::actions::hold_to_documents;
 use super::http;
 use super::process::GuardedProcess;
 
@@ -26,6 +27,8 @@ const CREDENTIALS: [(&str, &str); 4] = [
 pub(crate) struct RelayProcess {
     process: GuardedProcess,
     metrics_port: u16,
+    /// Another program may write events, too.
+    is_relay: bool,
 }
 
 impl RelayProcess {
@@ -33,7 +36,7 @@ impl RelayProcess {
     /// `telemetry.listen`.
     pub(crate) fn spawn(config: &Path, metrics_port: u16, environment: &[(&str, &str)]) -> Self {
         let command = [BINARY.into(), "run".into(), "--config".into(), config.as_os_str().to_owned()];
-        Self::spawn_program(&command, metrics_port, environment)
+        Self { is_relay: true, ..Self::spawn_program(&command, metrics_port, environment) }
     }
 
     /// Runs another program in the relay's place.
@@ -41,7 +44,7 @@ impl RelayProcess {
         let environment: Vec<_> = CREDENTIALS.iter().chain(environment).map(|(k, v)| (*k, OsStr::new(*v))).collect();
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let process = GuardedProcess::spawn("angzarr-relay", command, folder, &environment);
-        Self { process, metrics_port }
+        Self { process, metrics_port, is_relay: false }
     }
 
     /// Its process.
@@ -58,7 +61,12 @@ impl RelayProcess {
     /// What `/metrics` says.
     pub(crate) async fn metrics(&self) -> String {
         match http::get(self.metrics_port, "/metrics").await {
-            Ok((200, metrics)) => metrics,
+            Ok((200, metrics)) => {
+                if self.is_relay {
+                    hold_to_documents(&metrics);
+                }
+                metrics
+            }
             other => panic!("the relay does not tell its metrics: {other:?}"),
         }
     }
@@ -78,6 +86,12 @@ impl RelayProcess {
 
     /// Asks it to stop (SIGTERM) and waits for its end, at most so long.
     pub(crate) async fn terminate_within(&mut self, within: Duration) -> ExitStatus {
+        // One that is stopped before it listens has called nothing.
+        if let Ok((200, metrics)) = http::get(self.metrics_port, "/metrics").await
+            && self.is_relay
+        {
+            hold_to_documents(&metrics);
+        }
         self.process.signal("TERM");
         self.process.exit(within).await
     }
