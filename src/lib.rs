@@ -18,6 +18,7 @@
 //! - [`relay`]: the only place that wires, spawns and stops
 //! - [`telemetry`], [`config`], [`cli`]: metrics and logs, settings, the commands
 //! - [`secret`]: texts that must not be shown, and where they come from
+//! - `shell`: commands as they are shown to an operator
 //! - [`time`]: the one clock, the one source of randomness, retry intervals
 //! - [`aws`]: the AWS SDK's clients and what its errors mean
 //! - `local`: an embedded DynamoDB and Kinesis, and a stream with many shards (cargo feature `local`)
@@ -26,6 +27,7 @@
 
 pub mod time;
 pub mod secret;
+mod shell;
 pub mod aws;
 pub mod event;
 pub mod storage;

@@ -10,9 +10,9 @@ use clap::Args;
 
 use super::connect::Connection;
 use super::output::{print, remark};
-use super::shell::{own_command, shown};
 use super::{CliError, Context, RootArgs, ServiceTrouble};
 use crate::event::{PAYLOAD_BYTES_MAX, Root, Sequence};
+use crate::shell::{own_command, shown};
 use crate::storage::{EventStore, NewEvent, StorageError};
 use crate::time::Clock;
 

@@ -17,7 +17,7 @@ use crate::backfill::{
 };
 use crate::handler::HandlerName;
 use crate::relay_table::RelayTable;
-use crate::stream::with_causes;
+use crate::telemetry::with_causes;
 use crate::time::Clock;
 
 /// The subcommands of `backfill`.

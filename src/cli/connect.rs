@@ -1,10 +1,10 @@
 //! From the configuration to the services a command talks to.
 
-use super::shell::own_command;
 use super::{Context, ServiceTrouble};
 use crate::aws::AwsClients;
 use crate::config::HttpUrl;
 use crate::relay::clients_for;
+use crate::shell::own_command;
 use crate::storage::{EventStore, StorageError, TableNames};
 use crate::time::Random;
 

@@ -4,7 +4,7 @@
 //! Rust handlers of its own calls [`start`] with them and has the whole command line. Commands print to standard
 //! output; progress, remarks and logs go to stderr.
 //! - `connect`: the services, by the configuration; `trouble`: what to tell when they fail
-//! - `output`, `shell`: how answers and commands are shown
+//! - `output`: how answers are shown
 
 mod arguments;
 mod start;
@@ -12,7 +12,6 @@ mod error;
 mod connect;
 mod trouble;
 mod output;
-mod shell;
 mod run;
 mod signal;
 #[cfg(feature = "local")]
@@ -44,7 +43,6 @@ pub use positions::PositionsArgs;
 pub use read::ReadArgs;
 pub use rewind::RewindArgs;
 pub use run::RunArgs;
-pub(crate) use shell::own_command;
 pub use start::{Context, InProcessHandlers, main, start};
 pub use status::StatusArgs;
 pub use tables::TablesCommand;

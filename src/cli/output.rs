@@ -8,7 +8,7 @@ use std::io::{self, Write as _};
 use serde::Serialize;
 
 use super::CliError;
-use super::shell::shown;
+use crate::shell::shown;
 
 /// Between two columns.
 const GAP: usize = 2;

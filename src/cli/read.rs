@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use super::connect::Connection;
 use super::output::{Columns, print, remark};
-use super::shell::shown;
 use super::{CliError, Context, RootArgs};
 use crate::event::{Event, Row, Sequence};
+use crate::shell::shown;
 use crate::storage::Consistency;
 
 /// How much of a payload the table shows.

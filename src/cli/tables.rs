@@ -6,8 +6,8 @@ use clap::{Args, Subcommand};
 
 use super::connect::Connection;
 use super::output::{Columns, print, remark};
-use super::shell::own_command;
 use super::{CliError, Context};
+use crate::shell::own_command;
 use crate::storage::{TableProgress, TableState, TablesError, create_all, describe_all};
 
 /// How long a wait is before it is said again.

@@ -13,10 +13,10 @@ use tokio::time::{Instant, timeout};
 
 use super::LanesParts;
 use super::payload::put_together;
+use super::spans::BatchSpans;
 use super::tables::until_done;
 use crate::handler::{Accepted, Handler, HandlerError, RootBatch};
 use crate::relay_table::Suspect;
-use crate::telemetry::BatchSpans;
 
 /// What a call brought.
 #[derive(Default)]

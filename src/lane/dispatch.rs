@@ -16,7 +16,8 @@ use super::retry::{Decision, Failing, decide};
 use super::{Lanes, OnFailure};
 use crate::event::Sequence;
 use crate::handler::{Accepted, HandlerError, RootBatch};
-use crate::stream::{row_sequence, with_causes};
+use crate::stream::row_sequence;
+use crate::telemetry::with_causes;
 
 /// A root that waits longer than this lets go of what it has queued.
 const KEPT_WAIT_MAX: Duration = Duration::from_secs(1);

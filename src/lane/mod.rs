@@ -33,6 +33,7 @@ mod progress;
 mod safety;
 mod tables;
 mod payload;
+mod spans;
 mod delivery;
 mod parts;
 mod task;

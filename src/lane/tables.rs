@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use super::{LanesParts, MarkOrder};
 use crate::event::Sequence;
 use crate::storage::{Marking, StorageError};
-use crate::stream::with_causes;
+use crate::telemetry::with_causes;
 use crate::time::{Backoff, BackoffPolicy};
 
 /// The waits between attempts at a table that cannot be reached.

@@ -24,8 +24,8 @@ use crate::event::Root;
 use crate::handler::RootBatch;
 use crate::relay_table::Checkpoint;
 use crate::storage::{Advance, Advanced, Marked, Marking, Standing, StorageError};
-use crate::stream::{LaneFeed, LaneId, ShardId, with_causes};
-use crate::telemetry::{Health, names};
+use crate::stream::{LaneFeed, LaneId, ShardId};
+use crate::telemetry::{Health, names, with_causes};
 
 /// While suspended, it is asked so often whether it may go on.
 const SUSPENDED_TURN: Duration = Duration::from_millis(50);

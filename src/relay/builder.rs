@@ -24,9 +24,10 @@ use crate::lane::Progress;
 use crate::relay_table::RelayTable;
 use crate::status::{Place, Standard, Status, look};
 use crate::storage::{DynamoMarks, DynamoPositions, EventStore, TableNames};
-use crate::stream::{Budget, DynamoStream, with_causes};
+use crate::stream::{Budget, DynamoStream};
 use crate::telemetry::{
-    AdminPages, AdminToken, EndpointError, EndpointServer, Health, LogSwitch, ProbePages, Recorder, StatusSource, names,
+    AdminPages, AdminToken, EndpointError, EndpointServer, Health, LogSwitch, ProbePages, Recorder, StatusSource,
+    names, with_causes,
 };
 use crate::time::{Backoff, BackoffPolicy, Clock, Random};
 

@@ -15,7 +15,8 @@ use crate::fleet::{Epoch, MemberId};
 use crate::handler::HandlerName;
 use crate::lane::LaneSettings;
 use crate::relay_table::Life;
-use crate::stream::{ShardId, with_causes};
+use crate::stream::ShardId;
+use crate::telemetry::with_causes;
 
 /// What a handler needs is noted again after so long, when it could not be.
 const NEED_RETRY: Duration = Duration::from_secs(1);

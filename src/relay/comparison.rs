@@ -19,7 +19,8 @@ use crate::backfill::JobKind;
 use crate::fleet::{Lease, MemberId};
 use crate::lane::LaneOrder;
 use crate::storage::StorageError;
-use crate::stream::{Shard, ShardId, StreamError, with_causes};
+use crate::stream::{Shard, ShardId, StreamError};
+use crate::telemetry::with_causes;
 
 /// The subject of discovery in the health report.
 const DISCOVERY: &str = "shards";

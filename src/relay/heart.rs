@@ -13,8 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::warn;
 
 use crate::fleet::{Fence, FleetStore, Member, Report, Timing};
-use crate::stream::with_causes;
-use crate::telemetry::{Health, names};
+use crate::telemetry::{Health, names, with_causes};
 
 /// The subject of the membership in the health report.
 pub(super) const MEMBERSHIP: &str = "membership";

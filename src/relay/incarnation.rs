@@ -30,8 +30,8 @@ use crate::fleet::{Epoch, Fence, LeaseKey, Member, Report};
 use crate::handler::HandlerName;
 use crate::lane::{KnownPositions, LaneOrder, LaneReport, LanesParts, LanesTask, PayloadRoom, Progress};
 use crate::storage::StorageError;
-use crate::stream::{Budget, ReaderParts, with_causes};
-use crate::telemetry::names;
+use crate::stream::{Budget, ReaderParts};
+use crate::telemetry::{names, with_causes};
 use crate::time::Clock;
 
 /// Orders of the keeper of the shards that may wait for one handler's lanes.

@@ -15,8 +15,8 @@ use crate::backfill::{Job, JobKind, JobStore, ScanProgress, Scanned, Segment, Ta
 use crate::handler::HandlerName;
 use crate::relay_table::Checkpoint;
 use crate::storage::StorageError;
-use crate::stream::{Shard, ShardId, with_causes};
-use crate::telemetry::{Health, names};
+use crate::stream::{Shard, ShardId};
+use crate::telemetry::{Health, names, with_causes};
 use crate::time::Clock;
 
 /// How often the progress of a job is written where `backfill status` finds it.

@@ -25,8 +25,8 @@ use crate::handler::HandlerName;
 use crate::lane::Progress;
 use crate::relay_table::Checkpoint;
 use crate::storage::StorageError;
-use crate::stream::{ShardId, with_causes};
-use crate::telemetry::{Health, counted, names};
+use crate::stream::ShardId;
+use crate::telemetry::{Health, counted, names, with_causes};
 use crate::time::Clock;
 
 /// Leases that are waited for are read so often, for as long as a hand-over may take.

@@ -10,7 +10,8 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
-use crate::stream::{Shard, ShardId, ShardPage, StreamError, StreamSource, with_causes};
+use crate::stream::{Shard, ShardId, ShardPage, StreamError, StreamSource};
+use crate::telemetry::with_causes;
 use crate::time::{Backoff, BackoffPolicy, Random};
 
 /// Pages of one listing keep this distance.

@@ -20,7 +20,8 @@ use crate::fleet::{Epoch, Fence, JoinError, Lease, LeaseKey, Member, MemberId};
 use crate::handler::HandlerName;
 use crate::lane::{KnownPositions, Progress};
 use crate::storage::Standing;
-use crate::stream::{Budget, with_causes};
+use crate::stream::Budget;
+use crate::telemetry::with_causes;
 use crate::time::Backoff;
 
 /// Pages of the positions table (1 MB each, some 10,000 positions) read ahead at the start.

@@ -15,8 +15,7 @@ use crate::handler::HandlerName;
 use crate::lane::{LaneSettings, OnFailure, Subscription};
 use crate::relay_table::{Life, Suspect};
 use crate::storage::{Mark, MarkState, Marking, StorageError};
-use crate::stream::with_causes;
-use crate::telemetry::names;
+use crate::telemetry::{names, with_causes};
 use crate::time::{Backoff, BackoffPolicy};
 
 /// The waits between attempts to reach the relay's table at the start.

@@ -15,7 +15,8 @@ use crate::fleet::{LeaseKind, MemberId};
 use crate::handler::HandlerName;
 use crate::relay_table::{Checkpoint, HandlerRegistry as _, LeaseRow, RelayTable, RollCall};
 use crate::storage::{DynamoMarks, MarkStore as _, StorageError, TableNames};
-use crate::stream::{DynamoStream, STREAM_RETENTION, ShardSource as _, StreamError, StreamPoint, with_causes};
+use crate::stream::{DynamoStream, STREAM_RETENTION, ShardSource as _, StreamError, StreamPoint};
+use crate::telemetry::with_causes;
 use crate::time::Clock;
 
 /// Unread shards whose first waiting record is looked for; of more, only the number is told.

@@ -10,10 +10,10 @@ use serde::Serialize;
 
 use super::look::Seen;
 use super::view::{HandlerShown, Status};
-use crate::cli::own_command;
 use crate::config::Config;
 use crate::fleet::Member;
 use crate::handler::HandlerName;
+use crate::shell::own_command;
 use crate::stream::STREAM_RETENTION;
 
 /// What the look is judged by.

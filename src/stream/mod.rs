@@ -24,7 +24,6 @@ pub use lineage::Lineage;
 pub use memory::MemoryStream;
 pub(crate) use page::row_sequence;
 pub use page::{Ignored, Page, Run, RunRow};
-pub(crate) use reader::with_causes;
 pub use reader::{Lost, ReaderEnd, ReaderParts, ShardReader};
 pub use sequence::{StreamPoint, StreamSequence};
 pub use shard::{Branch, Shard, ShardId};

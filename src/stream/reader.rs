@@ -23,7 +23,7 @@ use super::pace::{Fill, POLL_INTERVAL_MIN, Pace};
 use super::window::{LaneId, Read, ReadPlace};
 use super::{Change, Fetched, Page, Record, ShardIterator, ShardSource, StreamError, StreamPoint};
 use crate::event::Timestamp;
-use crate::telemetry::{Beat, Health, names};
+use crate::telemetry::{Beat, Health, names, with_causes};
 use crate::time::{Backoff, BackoffPolicy, Clock, Random};
 use std::sync::Arc;
 
@@ -414,21 +414,6 @@ impl Drop for ShardReader {
 
 /// The subject of the stream's problems in the health report.
 const STREAM: &str = "stream";
-
-/// An error and what caused it, on one line.
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let shown = error.to_string();
-        if !text.contains(&shown) {
-            text.push_str(": ");
-            text.push_str(&shown);
-        }
-        cause = error.source();
-    }
-    text
-}
 
 #[cfg(test)]
 #[path = "reader_tests.rs"]

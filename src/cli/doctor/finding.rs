@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::cli::shell::shown;
+use crate::shell::shown;
 
 /// How wide a verdict is printed.
 const VERDICT_WIDTH: usize = 7;

@@ -6,9 +6,9 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_kinesis::types::StreamStatus;
 
 use super::finding::Finding;
-use crate::cli::shell::quote;
 use crate::event::{RowError, decode_row};
 use crate::handler::HandlerName;
+use crate::shell::quote;
 use crate::storage::TableState;
 use crate::storage::call::Item;
 

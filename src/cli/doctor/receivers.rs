@@ -16,9 +16,9 @@ use super::look::explained;
 use crate::aws::{AwsFailure, classify, observe};
 use crate::cli::ServiceTrouble;
 use crate::cli::connect::Connection;
-use crate::cli::shell::{aws_options, quote};
 use crate::config::{HandlerConfig, HttpReceiver, HttpUrl, JsonlTarget, Receiver};
 use crate::secret::Secret;
+use crate::shell::{aws_options, quote};
 
 /// How long an HTTP receiver may take to accept a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(3);

@@ -8,7 +8,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::local::{ShardControl, ShardsError};
-use crate::stream::{ShardId, with_causes};
+use crate::stream::ShardId;
+use crate::telemetry::with_causes;
 use crate::time::Random;
 
 /// One shard rolls or splits so often.

@@ -20,7 +20,7 @@ use tracing::warn;
 
 use super::server::{Pages, other_than, text};
 use crate::secret::{Secret, SecretError};
-use crate::telemetry::{LogFilter, LogSwitch};
+use crate::telemetry::{LogFilter, LogSwitch, with_causes};
 
 /// How long a look at the fleet is answered with, so that asking often costs the tables nothing.
 const STATUS_KEPT: Duration = Duration::from_secs(2);
@@ -81,7 +81,7 @@ impl AdminPages {
                 Some(refused)
             }
             Err(error) => {
-                warn!(error = %crate::stream::with_causes(&error), "the token of telemetry.admin_token cannot be read: requests are refused");
+                warn!(error = %with_causes(&error), "the token of telemetry.admin_token cannot be read: requests are refused");
                 Some(text(
                     StatusCode::SERVICE_UNAVAILABLE,
                     "the token of telemetry.admin_token cannot be read: see the log\n".to_owned(),

@@ -30,12 +30,9 @@ use tracing_opentelemetry::{OpenTelemetryLayer, OpenTelemetrySpanExt as _};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::Layer as _;
 
-use super::TracesError;
-use super::span::TARGET;
+use super::{SPANS, TracesError};
 use crate::event::TraceParent;
-use crate::handler::RootBatch;
-use crate::stream::with_causes;
-use crate::telemetry::{LogLayer, LogLimiter};
+use crate::telemetry::{LogLayer, LogLimiter, with_causes};
 
 /// How long one request to the collector may take.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
@@ -65,7 +62,7 @@ impl Exporter {
         let provider = SdkTracerProvider::builder().with_resource(resource()).with_batch_exporter(exporter).build();
         let tracer = provider.tracer(env!("CARGO_PKG_NAME"));
         let layer = OpenTelemetryLayer::new(tracer).with_location(false).with_threads(false).with_target(false);
-        let spans = Targets::new().with_target(TARGET, tracing::Level::TRACE);
+        let spans = Targets::new().with_target(SPANS, tracing::Level::TRACE);
         Ok((Self(provider), layer.with_filter(spans).boxed()))
     }
 
@@ -91,15 +88,15 @@ fn resource() -> Resource {
     Resource::builder().with_attributes(own.into_iter().chain([version])).build()
 }
 
-/// Makes the span part of the trace in which its first event was made, and links it with those of the others.
-pub(super) fn follow(span: &Span, batch: &RootBatch) {
-    let mut traces: Vec<&TraceParent> = Vec::new();
-    for trace in batch.events.iter().filter_map(|event| event.traceparent.as_ref()) {
-        if !traces.contains(&trace) && traces.len() <= LINKS_MAX {
-            traces.push(trace);
+/// Makes a span part of the first of these traces, and links it with the others.
+pub(crate) fn follow<'a>(span: &Span, traces: impl Iterator<Item = &'a TraceParent>) {
+    let mut distinct: Vec<&TraceParent> = Vec::new();
+    for trace in traces {
+        if !distinct.contains(&trace) && distinct.len() <= LINKS_MAX {
+            distinct.push(trace);
         }
     }
-    for (index, trace) in traces.into_iter().enumerate() {
+    for (index, trace) in distinct.into_iter().enumerate() {
         let carrier = HashMap::from([(TRACEPARENT.to_owned(), trace.to_string())]);
         let context = TraceContextPropagator::new().extract_with_context(&Context::new(), &carrier);
         if index == 0 {

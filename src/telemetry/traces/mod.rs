@@ -1,17 +1,18 @@
-//! Traces: a span for every batch that is delivered, exported over OTLP with the cargo feature `otel`.
+//! Traces: the spans of deliveries, exported over OTLP with the cargo feature `otel`. The spans are made in `lane`.
 //!
 //! The spans are `tracing`'s, so a program around the relay that exports traces of its own has them without the feature.
 //! Invariants: where nobody takes them they cost nothing but a check; they hold keys and correlation ids, never a payload.
 
-mod span;
 #[cfg(feature = "otel")]
 mod exporter;
 
 #[cfg(feature = "otel")]
-pub(crate) use exporter::current_traceparent;
-pub(crate) use span::BatchSpans;
+pub(crate) use exporter::{current_traceparent, follow};
 
 use super::LogLayer;
+
+/// What the spans of deliveries are picked by. Their level is TRACE: log filters leave them out.
+pub(crate) const SPANS: &str = "angzarr_relay::deliver";
 
 /// The variables that name a collector; without one nothing is exported.
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
@@ -90,6 +91,10 @@ impl Traces {
         }
     }
 }
+
+/// Makes a span part of a trace; there is none without the feature.
+#[cfg(not(feature = "otel"))]
+pub(crate) fn follow<'a>(_span: &tracing::Span, _traces: impl Iterator<Item = &'a crate::event::TraceParent>) {}
 
 /// The trace that a request made now belongs to; none without the feature.
 #[cfg(not(feature = "otel"))]

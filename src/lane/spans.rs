@@ -4,9 +4,7 @@ use tracing::instrument::Instrumented;
 use tracing::{Instrument as _, Level, Span, field, span_enabled, trace_span};
 
 use crate::handler::{Accepted, HandlerError, HandlerName, RootBatch};
-
-/// What exporters pick the spans by. Their level is TRACE: log filters leave them out.
-pub(crate) const TARGET: &str = "angzarr_relay::deliver";
+use crate::telemetry::{SPANS, follow};
 
 /// Correlation ids of one batch that its span names; of more, the first ones.
 const CORRELATION_IDS_MAX: usize = 10;
@@ -17,7 +15,7 @@ pub(crate) struct BatchSpans(Vec<Span>);
 impl BatchSpans {
     /// Begins them.
     pub(crate) fn begin(handler: &HandlerName, group: &[RootBatch]) -> Self {
-        if !span_enabled!(target: TARGET, Level::TRACE, "deliver") {
+        if !span_enabled!(target: SPANS, Level::TRACE, "deliver") {
             return Self(Vec::new());
         }
         Self(group.iter().map(|batch| begin(handler, batch)).collect())
@@ -52,7 +50,7 @@ impl BatchSpans {
 fn begin(handler: &HandlerName, batch: &RootBatch) -> Span {
     let (first, last) = (batch.events.first(), batch.events.last());
     let span = trace_span!(
-        target: TARGET,
+        target: SPANS,
         "deliver",
         otel.name = %format_args!("deliver {handler}"),
         otel.kind = "producer",
@@ -69,8 +67,7 @@ fn begin(handler: &HandlerName, batch: &RootBatch) -> Span {
         accepted = field::Empty,
         outcome = field::Empty,
     );
-    #[cfg(feature = "otel")]
-    super::exporter::follow(&span, batch);
+    follow(&span, batch.events.iter().filter_map(|event| event.traceparent.as_ref()));
     span
 }
 

@@ -15,13 +15,13 @@ pub(crate) fn own_command(words: &[&str], config: Option<&Path>) -> String {
 }
 
 /// The options that point the AWS CLI at a service, with a space before each.
-pub(super) fn aws_options(region: &str, endpoint: Option<&str>) -> String {
+pub(crate) fn aws_options(region: &str, endpoint: Option<&str>) -> String {
     let endpoint = endpoint.map_or_else(String::new, |url| format!(" --endpoint-url {}", quote(url)));
     format!(" --region {}{endpoint}", quote(region))
 }
 
 /// The text as one word of a shell (bash's `$'..'` where it holds control characters).
-pub(super) fn quote(text: &str) -> String {
+pub(crate) fn quote(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         return text.to_owned();
@@ -42,7 +42,7 @@ pub(super) fn quote(text: &str) -> String {
 }
 
 /// The text with its control characters escaped, for a terminal.
-pub(super) fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
