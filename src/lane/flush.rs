@@ -303,7 +303,10 @@ impl Lanes {
                 self.checkpoints.insert(place.unwrap_or(self.checkpoints.len()), (at, id));
                 return false;
             }
-            Checkpoint::At(sequence) => lane.saved = StreamPoint::After(sequence),
+            Checkpoint::At(sequence) => {
+                lane.saved = StreamPoint::After(sequence);
+                lane.unsaved.saved(&lane.saved);
+            }
             Checkpoint::Finished => {
                 self.remove_lane(id, now);
                 return true;

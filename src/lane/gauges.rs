@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
+use tokio::time::Instant;
+
 use super::Lanes;
 use crate::event::Timestamp;
 use crate::handler::HandlerName;
@@ -145,10 +147,10 @@ impl Lanes {
         self.by_id.values().filter_map(|lane| lane.watermark.undelivered_since()).min()
     }
 
-    /// Whether some lane's checkpoint is behind what it has taken.
+    /// Since when some lane has taken what its checkpoint does not cover; none when all is covered.
     #[must_use]
-    pub fn is_ahead_of_checkpoints(&self) -> bool {
-        self.by_id.values().any(|lane| lane.saving || lane.queued || !lane.watermark.is_settled())
+    pub fn unsaved_since(&self) -> Option<Instant> {
+        self.by_id.values().filter_map(|lane| lane.unsaved.since()).min()
     }
 
     /// Bytes of events that wait in the lanes.

@@ -19,6 +19,9 @@ impl Lanes {
         if page.end && !std::mem::replace(&mut state.ended, true) {
             self.ending += 1;
         }
+        if page.end || page.through > state.saved {
+            state.unsaved.taken((!page.end).then_some(&page.through), now);
+        }
         let number = state.watermark.begin(&page.through, page.oldest_at);
         self.counters.duplicates(page.ignored.repeated);
         for run in &page.runs {

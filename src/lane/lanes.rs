@@ -22,6 +22,7 @@ use super::outage::{Gate, Outage};
 use super::preload::KnownPositions;
 use super::purge::REMOVED_ROOTS_MAX;
 use super::repair::RepairOrder;
+use super::unsaved::Unsaved;
 use super::{LaneSettings, MarkOrder, Subscription, Watermark, WorksOff};
 use crate::event::Root;
 use crate::handler::{HandlerName, RootBatch};
@@ -83,6 +84,8 @@ impl std::fmt::Debug for Duty {
 pub(crate) struct Lane {
     pub(crate) watermark: Watermark,
     pub(crate) saved: StreamPoint,
+    /// What was taken beyond it.
+    pub(crate) unsaved: Unsaved,
     /// None: a segment of a job.
     pub(crate) branch: Option<Branch>,
     /// The era it was taken over in; 0 when it was not.

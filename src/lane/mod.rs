@@ -13,6 +13,7 @@ mod sequencer;
 mod course;
 mod courses;
 mod watermark;
+mod unsaved;
 mod outage;
 mod retry;
 mod lanes;

@@ -11,6 +11,7 @@ use super::course::{Durable, Phase, Why};
 use super::courses::Slot;
 use super::lanes::LOADS_IN_FLIGHT_MAX;
 use super::preload::KnownPositions;
+use super::unsaved::Unsaved;
 use super::{Lanes, Opening, Watermark};
 use crate::event::{Root, Sequence};
 use crate::storage::{LOAD_ROOTS_MAX, MarkState, Standing};
@@ -30,6 +31,7 @@ impl Lanes {
         let state = super::lanes::Lane {
             watermark,
             saved: after,
+            unsaved: Unsaved::default(),
             branch,
             era,
             ended: false,

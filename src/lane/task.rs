@@ -61,7 +61,6 @@ pub struct LanesTask {
     notify: mpsc::UnboundedSender<LaneId>,
     progress: Progress,
     checkpoint_age: Gauge,
-    checkpoints_even_at: Instant,
     safety: SafetyWatch,
     finished: Vec<ShardId>,
     /// Deliveries that get a task of their own unasked.
@@ -107,7 +106,6 @@ impl LanesTask {
             notices,
             notify,
             progress,
-            checkpoints_even_at: Instant::now(),
             finished: Vec::new(),
             tasks_owed: 0,
             listing: false,
@@ -244,10 +242,8 @@ impl LanesTask {
         if self.safety.warns(left, now) {
             warn!(handler = %self.parts.name, left = ?Duration::from_secs(left.as_secs()), "the stream will trim what the handler has not been given; then it is looked for in the table");
         }
-        if !self.lanes.is_ahead_of_checkpoints() {
-            self.checkpoints_even_at = now;
-        }
-        self.checkpoint_age.set(now.duration_since(self.checkpoints_even_at).as_secs_f64());
+        let unsaved = self.lanes.unsaved_since().map_or(Duration::ZERO, |since| now.duration_since(since));
+        self.checkpoint_age.set(unsaved.as_secs_f64());
         let subject = format!("handler {}", self.parts.name);
         if self.lanes.sees_another_schema() {
             let problem = "the first 100 rows are no events: this table has another schema; run `angzarr-relay doctor`";

@@ -40,7 +40,7 @@ pub mod names {
     pub const POSITIONS_REFUSED: &str = "angzarr_relay_positions_refused_total";
     /// Positions taken away because their edition was deleted.
     pub const POSITIONS_PURGED: &str = "angzarr_relay_positions_purged_total";
-    /// Time since the checkpoints of a handler last stood where its reading stands.
+    /// Age of the oldest of what a handler has read beyond its checkpoints.
     pub const CHECKPOINT_AGE: &str = "angzarr_relay_checkpoint_age_seconds";
     /// Memory held by records and events.
     pub const BUFFERED: &str = "angzarr_relay_buffered_bytes";
@@ -126,7 +126,7 @@ pub const METRICS: &[(&str, MetricKind, Unit, &[&str], &str)] = &[
         Gauge,
         Unit::Seconds,
         &["handler"],
-        "time since a handler's checkpoints stood where it reads",
+        "age of the oldest of what a handler has read beyond its checkpoints",
     ),
     (names::BUFFERED, Gauge, Unit::Bytes, &[], "memory held by records and events"),
     (

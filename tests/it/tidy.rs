@@ -33,6 +33,7 @@ const NEVER_IMPORTS: [(&str, &[&str]); 5] = [
 /// Files that decide and do no I/O.
 const PURE_FILES: [&str; 23] = [
     "sequencer.rs",
+    "unsaved.rs",
     "watermark.rs",
     "lineage.rs",
     "retry.rs",

@@ -1,6 +1,9 @@
 //! Checkpoints: behind what is covered, paced, and at once at the end of a shard (clause 5).
 
-use super::rig::{Answer, Kind, LANE, OTHER, Rig, Writes, ev, evs};
+use std::time::Duration;
+
+use super::rig::{Answer, Kind, LANE, OTHER, Rig, Writes, ev, evs, settings};
+use crate::lane::LaneSettings;
 
 #[test]
 fn a_checkpoint_follows_the_positions_and_is_paced() {
@@ -103,11 +106,11 @@ fn a_checkpoint_that_could_not_be_written_is_tried_again() {
     rig.rest();
     let tried = rig.checkpoints.len();
     assert!((200..=600).contains(&tried), "{tried} in two minutes, for two lanes");
-    assert!(rig.finished.is_empty() && rig.lanes.is_ahead_of_checkpoints());
+    assert!(rig.finished.is_empty() && rig.lanes.unsaved_since().is_some());
     rig.checkpoints_fail = false;
     rig.rest();
     assert_eq!((rig.finished.as_slice(), rig.checkpoint(LANE)), (&[OTHER][..], Some(3)));
-    assert!(!rig.lanes.is_ahead_of_checkpoints());
+    assert_eq!(rig.lanes.unsaved_since(), None);
 }
 
 #[test]
@@ -149,4 +152,25 @@ fn what_is_not_delivered_shows_in_the_lag_however_often_its_root_was_met() {
     assert!(rig.lanes.undelivered_since().is_some(), "one is not");
     rig.release(Kind::Deliver);
     assert_eq!(rig.lanes.undelivered_since(), None);
+}
+
+#[test]
+fn under_steady_load_what_would_be_read_again_is_no_older_than_a_checkpoint() {
+    let mut rig = Rig::with(LaneSettings { flush_interval: Duration::from_millis(500), ..settings() });
+    let mut oldest = Duration::ZERO;
+    for sequence in 0..600 {
+        rig.page([ev("r", sequence)]);
+        rig.millis(100);
+        let age = rig.lanes.unsaved_since().map_or(Duration::ZERO, |since| rig.now.duration_since(since));
+        oldest = oldest.max(age);
+    }
+    let most = LaneSettings::default().checkpoint_interval + Duration::from_secs(3);
+    assert!(oldest > Duration::from_secs(1) && oldest <= most, "{oldest:?}");
+    rig.rest();
+    assert_eq!(rig.lanes.unsaved_since(), None);
+    // A checkpoint that is not written ages.
+    rig.checkpoints_fail = true;
+    rig.page([ev("r", 600)]);
+    rig.millis(60_000);
+    assert!(rig.lanes.unsaved_since().is_some_and(|since| rig.now.duration_since(since) >= Duration::from_secs(59)));
 }
