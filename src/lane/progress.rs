@@ -4,7 +4,7 @@
 //! when the lanes stand still, whatever the reason.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::event::Timestamp;
@@ -21,6 +21,7 @@ struct State {
     queued_bytes: AtomicUsize,
     delivered_events: AtomicU64,
     stuck_roots: AtomicUsize,
+    is_known: AtomicBool,
 }
 
 /// No record waits.
@@ -34,6 +35,7 @@ impl Default for Progress {
             queued_bytes: AtomicUsize::new(0),
             delivered_events: AtomicU64::new(0),
             stuck_roots: AtomicUsize::new(0),
+            is_known: AtomicBool::new(false),
         }))
     }
 }
@@ -48,6 +50,12 @@ impl Progress {
             NOTHING_WAITS => Duration::ZERO,
             millis => now.since(Timestamp::from_unix_millis(millis)),
         }
+    }
+
+    /// Whether anything is known of it: before its lanes run, no lag means nothing.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.0.is_known.load(Ordering::Relaxed)
     }
 
     /// Sets since when nobody has read one of the handler's shards; none when all are read.
@@ -88,6 +96,7 @@ impl Progress {
         self.0.oldest_millis.store(oldest.map_or(NOTHING_WAITS, Timestamp::unix_millis), Ordering::Relaxed);
         self.0.queued_bytes.store(queued_bytes, Ordering::Relaxed);
         self.0.stuck_roots.store(stuck_roots, Ordering::Relaxed);
+        self.0.is_known.store(true, Ordering::Relaxed);
     }
 }
 
@@ -99,8 +108,9 @@ mod tests {
     fn the_lag_grows_by_itself() {
         let progress = Progress::default();
         let at = Timestamp::from_unix_millis;
-        assert_eq!(progress.lag(at(9_000)), Duration::ZERO);
+        assert!(!progress.is_known() && progress.lag(at(9_000)).is_zero());
         progress.set(Some(at(1_000)), 0, 0);
+        assert!(progress.is_known());
         assert_eq!(progress.lag(at(4_000)), Duration::from_secs(3));
         assert_eq!(progress.lag(at(9_000)), Duration::from_secs(8));
         assert_eq!(progress.safety(at(9_000)), Duration::from_secs(24 * 3600 - 8));

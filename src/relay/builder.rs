@@ -307,7 +307,7 @@ async fn connect(
 fn show(handlers: Vec<(HandlerName, Progress)>, budget: Budget, clock: Clock) -> Arc<dyn Fn() + Send + Sync> {
     Arc::new(move || {
         let mut bytes = budget.used_bytes();
-        for (name, progress) in &handlers {
+        for (name, progress) in handlers.iter().filter(|(_, progress)| progress.is_known()) {
             let lag = progress.lag(clock.now()).as_secs_f64();
             gauge!(names::HANDLER_LAG, "handler" => name.as_str().to_owned()).set(lag);
             let safety = progress.safety(clock.now()).as_secs_f64();

@@ -114,9 +114,22 @@ pub(super) struct LeasingParts {
     pub(super) events: mpsc::UnboundedSender<LeaseEvent>,
 }
 
+/// Counters are there before they first count: what a rate does not see begin, it does not see.
+fn show_counters(progress: &[(HandlerName, Progress)]) {
+    for name in [names::LEASES_LOST, names::MEMBERS_DECLARED_DEAD, names::RENEWALS_MISSED, names::MEMBERSHIP_LOST] {
+        counter!(name).increment(0);
+    }
+    for (handler, _) in progress {
+        for name in [names::LEASES_TAKEN, names::LEASES_RELEASED] {
+            counter!(name, "handler" => handler.as_str().to_owned()).increment(0);
+        }
+    }
+}
+
 impl Leasing {
     pub(super) fn new(parts: LeasingParts) -> Self {
         let LeasingParts { store, me, progress, clock, timing, fence, says, health, held, events } = parts;
+        show_counters(&progress);
         let handlers = progress.iter().map(|(handler, _)| handler.clone()).collect();
         Self {
             planner: Planner::new(me.clone(), handlers),

@@ -31,7 +31,7 @@ const NEVER_IMPORTS: [(&str, &[&str]); 5] = [
 ];
 
 /// Files that decide and do no I/O.
-const PURE_FILES: [&str; 23] = [
+const PURE_FILES: [&str; 24] = [
     "sequencer.rs",
     "unsaved.rs",
     "watermark.rs",
