@@ -87,7 +87,10 @@ async fn run(cli: Cli, handlers: InProcessHandlers) -> Result<(), CliError> {
     let config = load_config(&cli)?;
     let traces = init_telemetry(&cli.command, &config)?;
     let outcome = dispatch(cli.command, Context { config, config_path: cli.config, handlers }).await;
-    traces.end().await;
+    // Whoever signals twice waits for nothing.
+    if !matches!(outcome, Err(CliError::Interrupted)) {
+        traces.end().await;
+    }
     outcome
 }
 

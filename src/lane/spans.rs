@@ -9,6 +9,10 @@ use crate::telemetry::{SPANS, follow};
 /// Correlation ids of one batch that its span names; of more, the first ones.
 const CORRELATION_IDS_MAX: usize = 10;
 
+/// Characters of one of them, and of a failure's reason: spans are queued beside the memory limit.
+const CORRELATION_ID_CHARS_MAX: usize = 256;
+const REASON_CHARS_MAX: usize = 1024;
+
 /// The spans of a group of batches; none where nobody takes them.
 pub(crate) struct BatchSpans(Vec<Span>);
 
@@ -40,7 +44,7 @@ impl BatchSpans {
                 Err(error) => {
                     span.record("outcome", error.outcome());
                     span.record("otel.status_code", "ERROR");
-                    span.record("otel.status_description", field::display(error));
+                    span.record("otel.status_description", cut(&error.to_string(), REASON_CHARS_MAX));
                 }
             }
         }
@@ -78,5 +82,46 @@ fn correlation_ids(batch: &RootBatch) -> Option<String> {
             ids.push(id);
         }
     }
+    let ids: Vec<&str> = ids.into_iter().map(|id| cut(id, CORRELATION_ID_CHARS_MAX)).collect();
     (!ids.is_empty()).then(|| ids.join(","))
+}
+
+/// The text, or its first characters.
+fn cut(text: &str, chars_max: usize) -> &str {
+    text.char_indices().nth(chars_max).map_or(text, |(end, _)| &text[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::event::{Event, Root, Sequence, Timestamp};
+
+    fn event(sequence: u64, correlation_id: Option<String>) -> Arc<Event> {
+        Arc::new(Event {
+            root: Root::new("orders", "angzarr", "r").unwrap(),
+            sequence: Sequence(sequence),
+            event_type: "OrderPlaced".into(),
+            payload: bytes::Bytes::new(),
+            chunked: None,
+            correlation_id: correlation_id.map(Into::into),
+            traceparent: None,
+            created_at: Timestamp::from_unix_millis(0),
+        })
+    }
+
+    #[test]
+    fn correlation_ids_are_few_and_short() {
+        assert_eq!((cut("äöü", 2), cut("äöü", 3), cut("", 1)), ("äö", "äöü", ""));
+        let batch = |of: fn(u64) -> Option<String>| RootBatch {
+            root: Root::new("orders", "angzarr", "r").unwrap(),
+            events: (0..30).map(|sequence| event(sequence, of(sequence))).collect(),
+        };
+        assert_eq!(correlation_ids(&batch(|_| None)), None);
+        assert_eq!(correlation_ids(&batch(|_| Some("c-1".into()))).as_deref(), Some("c-1"));
+        let ids = correlation_ids(&batch(|number| Some(format!("{number}{}", "x".repeat(1_000))))).unwrap();
+        assert_eq!(ids.split(',').count(), CORRELATION_IDS_MAX);
+        assert!(ids.len() <= CORRELATION_IDS_MAX * (CORRELATION_ID_CHARS_MAX + 1) && ids.starts_with("0xxx"));
+    }
 }

@@ -1,11 +1,15 @@
 //! Where log lines go and which of them: text or JSON on stderr, chosen by a filter.
 //!
+//! Invariant: no filter brings a payload or a credential into the log. At TRACE the AWS SDK writes requests and answers with
+//! their bodies, so that level of it is never written.
+//!
 //! Standard output stays free for what commands print. Which words a line holds is the business of whoever writes it;
 //! that lines do not repeat without end is [`LogLimiter`](super::LogLimiter)'s.
 
 use std::io::IsTerminal as _;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use tracing_subscriber::filter::{FilterExt as _, LevelFilter, ParseError, Targets};
 use tracing_subscriber::layer::{Layer, SubscriberExt as _};
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
@@ -64,14 +68,14 @@ impl LogFilter {
         let known = |directive: &str| {
             directive.contains(['=', '[']) || LEVELS.iter().any(|level| level.eq_ignore_ascii_case(directive))
         };
-        if !text.split(',').all(known) || EnvFilter::try_new(text).is_err() {
+        if !text.split(',').all(known) || directives_of(text).is_err() {
             return Err(LogError::Filter { text: text.to_owned() });
         }
         Ok(Self(text.to_owned()))
     }
 
     fn directives(&self) -> Result<EnvFilter, LogError> {
-        EnvFilter::try_new(&self.0).map_err(|_| LogError::Filter { text: self.0.clone() })
+        directives_of(&self.0).map_err(|_| LogError::Filter { text: self.0.clone() })
     }
 
     /// The filter as it was written.
@@ -137,16 +141,27 @@ pub fn init_logs(format: LogFormat, filter: &LogFilter, others: Vec<LogLayer>) -
     let ansi = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines: LogLayer = match format {
-        LogFormat::Text => lines.with_ansi(ansi).with_filter(filter).boxed(),
+        LogFormat::Text => lines.with_ansi(ansi).with_filter(filter.and(without_bodies())).boxed(),
         LogFormat::Json => {
             let lines = lines.json().flatten_event(true).with_current_span(true).with_span_list(false);
-            lines.with_filter(filter).boxed()
+            lines.with_filter(filter.and(without_bodies())).boxed()
         }
     };
     let layers: Vec<LogLayer> = std::iter::once(lines).chain(others).collect();
     tracing::subscriber::set_global_default(Registry::default().with(layers)).map_err(|_| LogError::Installed)?;
     let now = Mutex::new(first.clone());
     SWITCH.set(LogSwitch(Arc::new(Switch { first, now, filter: handle }))).map_err(|_| LogError::Installed)
+}
+
+/// A field's value is compared as a text: whoever may set a filter is not given regular expressions to compile.
+fn directives_of(text: &str) -> Result<EnvFilter, ParseError> {
+    EnvFilter::builder().with_regex(false).parse(text)
+}
+
+/// Everything but what holds bodies of requests and answers.
+fn without_bodies() -> Targets {
+    // The prefix of all crates of the SDK.
+    Targets::new().with_default(LevelFilter::TRACE).with_target("aws", LevelFilter::DEBUG)
 }
 
 fn effective_filter(configured: &LogFilter, variable: Option<&str>) -> Result<LogFilter, LogError> {
@@ -176,6 +191,19 @@ mod tests {
             assert!(!tracing::enabled!(tracing::Level::WARN));
         });
         assert!(matches!(switch.set(first), Err(LogError::Gone)));
+    }
+
+    #[test]
+    fn no_filter_brings_bodies_of_the_sdk_into_the_log() {
+        for text in ["trace", "aws=trace", "aws_smithy_runtime=trace", "info,aws_smithy_runtime::client=trace"] {
+            let filter = LogFilter::parse(text).unwrap().directives().unwrap();
+            let lines = tracing_subscriber::fmt::layer().with_writer(std::io::sink);
+            let lines = lines.with_filter(filter.and(without_bodies()));
+            tracing::subscriber::with_default(Registry::default().with(lines), || {
+                assert!(!tracing::enabled!(target: "aws_smithy_runtime::client", tracing::Level::TRACE), "{text}");
+                assert!(tracing::enabled!(target: "aws_smithy_runtime::client", tracing::Level::DEBUG), "{text}");
+            });
+        }
     }
 
     #[test]

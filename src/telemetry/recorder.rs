@@ -1,7 +1,7 @@
 //! The process's recorder of metrics, in Prometheus' form.
 //!
 //! A process has one recorder. Relays that share a process share it; where the host program has installed one of its
-//! own, ours stays empty and says so. The HTTP side is `admin`'s.
+//! own, ours stays empty and says so. The HTTP side is `endpoints`'.
 
 use std::sync::OnceLock;
 use std::time::Duration;

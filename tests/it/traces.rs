@@ -156,6 +156,24 @@ async fn a_delivery_is_part_of_the_trace_of_its_event_and_the_receiver_is_told()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_last_spans_are_sent_at_the_end() {
+    let dynamo = dynamo_with_tables().await;
+    let aws = clients(Some(dynamo.endpoint()), None).await;
+    let seen = Arc::new(Mutex::new(Seen::default()));
+    let url = serve(seen.clone()).await;
+    let home = RelayHome::new();
+    home.configure(dynamo.endpoint(), &billing(&format!("{url}/events"), "projector", ""));
+    // Nothing is sent before, unless a batch is full.
+    let mut relay = home.spawn_with(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &url), ("OTEL_BSP_SCHEDULE_DELAY", "3600000")]);
+    relay.wait_ready().await;
+    put(&aws, "r", 0, None).await;
+    until("the event is delivered", async || (seen.lock().unwrap().given.len() == 1).then_some(())).await;
+    assert_eq!(seen.lock().unwrap().spans.len(), 0);
+    assert!(relay.terminate().await.success(), "{}", relay.output());
+    assert_eq!(seen.lock().unwrap().spans.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_collector_that_is_not_there_costs_nothing_but_the_traces() {
     let dynamo = dynamo_with_tables().await;
     let aws = clients(Some(dynamo.endpoint()), None).await;

@@ -4,13 +4,15 @@
 //! alone; one look at the fleet is under way at a time, and answers everybody who asks within [`STATUS_KEPT`].
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use sha2::{Digest as _, Sha256};
@@ -20,7 +22,7 @@ use tracing::warn;
 
 use super::server::{Pages, other_than, text};
 use crate::secret::{Secret, SecretError};
-use crate::telemetry::{LogFilter, LogSwitch, with_causes};
+use crate::telemetry::{LogFilter, LogLimiter, LogSwitch, with_causes};
 
 /// How long a look at the fleet is answered with, so that asking often costs the tables nothing.
 const STATUS_KEPT: Duration = Duration::from_secs(2);
@@ -30,6 +32,9 @@ const STATUS_TIME_MAX: Duration = Duration::from_secs(8);
 
 /// What `status --json` prints, as it is now; or why it cannot be had.
 pub type StatusSource = Arc<dyn Fn() -> BoxFuture<'static, Result<String, String>> + Send + Sync>;
+
+/// What a look brought, and when.
+type Looked = (Instant, Result<String, String>);
 
 /// The secret that whoever changes something has to show.
 #[derive(Debug, Clone)]
@@ -46,7 +51,8 @@ pub struct AdminPages {
     pub token: Option<AdminToken>,
     /// Whether only this machine can reach the endpoint: then reading needs no token.
     pub local: bool,
-    looked: Arc<Mutex<Option<(Instant, String)>>>,
+    looked: Arc<Mutex<Option<Looked>>>,
+    repeats: Arc<LogLimiter>,
 }
 
 impl fmt::Debug for AdminPages {
@@ -59,17 +65,17 @@ impl AdminPages {
     /// The pages, nothing looked at yet.
     #[must_use]
     pub fn new(status: StatusSource, logs: Option<LogSwitch>, token: Option<AdminToken>, local: bool) -> Self {
-        Self { status, logs, token, local, looked: Arc::default() }
+        Self { status, logs, token, local, looked: Arc::default(), repeats: Arc::default() }
     }
 
     /// Why the request is not answered; none when it is.
     async fn refusal(&self, request: &Request<Bytes>) -> Option<Response<Full<Bytes>>> {
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-        if reads && self.local {
+        if reads && self.local && is_named_here(request.headers()) {
             return None;
         }
         let Some(token) = &self.token else {
-            let said = "nothing can be changed here while telemetry.admin_token is not set\n";
+            let said = "this needs the token of telemetry.admin_token, which is not set\n";
             return Some(text(StatusCode::FORBIDDEN, said.to_owned()));
         };
         match token.is_shown(request.headers()).await {
@@ -81,7 +87,10 @@ impl AdminPages {
                 Some(refused)
             }
             Err(error) => {
-                warn!(error = %with_causes(&error), "the token of telemetry.admin_token cannot be read: requests are refused");
+                if let Some(suppressed) = self.repeats.admit("token", Instant::now()) {
+                    let error = with_causes(&error);
+                    warn!(error, suppressed, "the token of telemetry.admin_token cannot be read: requests are refused");
+                }
                 Some(text(
                     StatusCode::SERVICE_UNAVAILABLE,
                     "the token of telemetry.admin_token cannot be read: see the log\n".to_owned(),
@@ -91,15 +100,18 @@ impl AdminPages {
     }
 
     async fn status(&self) -> Response<Full<Bytes>> {
-        let mut looked = self.looked.lock().await;
-        if let Some((_, status)) = looked.as_ref().filter(|(at, _)| at.elapsed() < STATUS_KEPT) {
-            return json(status.clone());
-        }
-        match timeout(STATUS_TIME_MAX, (self.status)()).await {
-            Ok(Ok(status)) => {
-                *looked = Some((Instant::now(), status.clone()));
-                json(status)
+        // Waiting for somebody else's look counts, too: whoever asks is answered before the connection's time is over.
+        let looking = async {
+            let mut looked = self.looked.lock().await;
+            if let Some((_, kept)) = looked.as_ref().filter(|(at, _)| at.elapsed() < STATUS_KEPT) {
+                return kept.clone();
             }
+            let status = (self.status)().await;
+            *looked = Some((Instant::now(), status.clone()));
+            status
+        };
+        match timeout(STATUS_TIME_MAX, looking).await {
+            Ok(Ok(status)) => json(status),
             Ok(Err(reason)) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
             Err(_elapsed) => {
                 text(StatusCode::SERVICE_UNAVAILABLE, format!("the tables did not answer within {STATUS_TIME_MAX:?}\n"))
@@ -122,11 +134,15 @@ impl AdminPages {
             "" => Ok(logs.first().clone()),
             wanted => LogFilter::parse(wanted),
         };
-        match filter.and_then(|filter| logs.set(filter)) {
+        // Before and after: one of the two filters may leave the line out.
+        let tell = |filter: &str| tracing::error!(filter, "the log filter is changed through the admin endpoint");
+        match filter.and_then(|filter| {
+            tell(filter.as_str());
+            logs.set(filter)
+        }) {
             Ok(()) => {
                 let now = logs.now();
-                // Whatever the filter leaves out, that it was changed is told.
-                tracing::error!(filter = now.as_str(), "the log filter was changed through the admin endpoint");
+                tell(now.as_str());
                 text(StatusCode::OK, format!("{}\n", now.as_str()))
             }
             Err(error) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
@@ -160,11 +176,22 @@ impl AdminToken {
     async fn is_shown(&self, headers: &HeaderMap) -> Result<bool, SecretError> {
         let token = self.0.read().await?;
         let shown = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let shown = shown.and_then(|value| value.strip_prefix("Bearer ")).map(str::trim);
+        let shown = shown.and_then(|value| value.split_once(' '));
+        let shown = shown.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());
         // Of the digests, so that the time it takes says nothing of the token. An empty one would be shown by everybody.
         let same = |shown: &str| Sha256::digest(shown) == Sha256::digest(&token);
         Ok(!token.is_empty() && shown.is_some_and(same))
     }
+}
+
+/// Whether a request names this machine: a name that a page of somebody else's has led here is another one.
+fn is_named_here(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(HOST) else { return true };
+    let host = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok());
+    host.is_some_and(|host| {
+        let name = host.host().trim_matches(['[', ']']);
+        name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+    })
 }
 
 fn json(body: String) -> Response<Full<Bytes>> {

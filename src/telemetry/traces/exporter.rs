@@ -38,7 +38,7 @@ use crate::telemetry::{LogLayer, LogLimiter, with_causes};
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// How long the end waits until everything is sent.
-const END_TIME_MAX: Duration = Duration::from_secs(5);
+const END_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// How much of a collector's answer is read.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
@@ -47,6 +47,7 @@ const ANSWER_BYTES_MAX: usize = 64 << 10;
 const LINKS_MAX: usize = 32;
 
 const SERVICE_NAME: &str = "service.name";
+const SERVICE_VERSION: &str = "service.version";
 const TRACEPARENT: &str = "traceparent";
 
 /// What exports the spans of this process.
@@ -84,8 +85,9 @@ fn resource() -> Resource {
         Some(name) if !name.is_empty() && !name.starts_with("unknown_service") => None,
         _ => Some(KeyValue::new(SERVICE_NAME, env!("CARGO_PKG_NAME"))),
     };
-    let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
-    Resource::builder().with_attributes(own.into_iter().chain([version])).build()
+    let version = KeyValue::new(SERVICE_VERSION, env!("CARGO_PKG_VERSION"));
+    let version = told.get(&SERVICE_VERSION.into()).is_none().then_some(version);
+    Resource::builder().with_attributes(own.into_iter().chain(version)).build()
 }
 
 /// Makes a span part of the first of these traces, and links it with the others.
@@ -152,7 +154,7 @@ impl HttpClient for Client {
         if let Some(error) = failed
             && let Some(suppressed) = self.repeats.admit("export", Instant::now())
         {
-            tracing::warn!(error, suppressed, "traces could not be sent: some are lost");
+            tracing::warn!(error, suppressed, "traces could not be sent: what stays so is lost");
         }
         answer
     }
