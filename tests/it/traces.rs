@@ -202,3 +202,24 @@ async fn a_protocol_that_is_not_spoken_is_refused_at_the_start() {
     let output = relay.output();
     assert!(output.contains("OTEL_EXPORTER_OTLP_PROTOCOL is grpc: traces are sent by http/protobuf"), "{output}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_log_filter_brings_a_payload_into_the_log() {
+    let dynamo = dynamo_with_tables().await;
+    let aws = clients(Some(dynamo.endpoint()), None).await;
+    let seen = Arc::new(Mutex::new(Seen::default()));
+    let url = serve(seen.clone()).await;
+    let home = RelayHome::new();
+    home.configure(dynamo.endpoint(), &billing(&format!("{url}/events"), "projector", ""));
+    let mut relay = home.spawn_with(&[("ANGZARR_RELAY_LOG", "trace,aws_smithy_runtime=trace")]);
+    relay.wait_ready().await;
+    put(&aws, "r", 0, None).await;
+    until("the event is delivered", async || (seen.lock().unwrap().given.len() == 1).then_some(())).await;
+    assert!(relay.terminate().await.success());
+    let output = relay.output();
+    // As it stands, in base64, as the bytes that `Debug` shows.
+    for payload in ["hidden-payload", "aGlkZGVuLXBheWxvYWQ", "104, 105, 100, 100, 101, 110"] {
+        assert!(!output.contains(payload), "{payload} is in the log");
+    }
+    assert!(output.contains("TRACE"), "the filter was taken");
+}
