@@ -210,22 +210,16 @@ impl Lanes {
     /// Counts a failure; whether it is part of an outage.
     fn is_outage(&mut self, slot: Slot, events: u64, error: &HandlerError, now: Instant) -> bool {
         let was_down = self.outage.is_down();
+        self.counters.failed(error.outcome(), events);
         let outage = match error {
             HandlerError::Unavailable { after, .. } => {
-                self.counters.failed("unavailable", events);
                 self.outage.unavailable(slot, now, *after);
                 true
             }
-            HandlerError::Retry { after, .. } => {
-                self.counters.failed("retry", events);
-                self.outage.failed(slot, now, *after)
-            }
-            HandlerError::Throttled { after, .. } => {
-                self.counters.failed("throttled", events);
+            HandlerError::Retry { after, .. } | HandlerError::Throttled { after, .. } => {
                 self.outage.failed(slot, now, *after)
             }
             HandlerError::Permanent { .. } => {
-                self.counters.failed("permanent", events);
                 self.outage.answered(now);
                 false
             }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
-
 use tokio::time::Instant;
 
 use super::Lanes;

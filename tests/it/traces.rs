@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use angzarr_relay::aws::AwsClients;
+use angzarr_relay::local::EmbeddedDynamo;
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 use axum::body::Bytes;
@@ -77,6 +78,27 @@ fn hex(bytes: &[u8]) -> String {
     format!("{number:0digits$x}", digits = bytes.len() * 2)
 }
 
+/// Tables, a collector with a handler's service, and a relay's folder.
+struct Setting {
+    aws: AwsClients,
+    seen: Arc<Mutex<Seen>>,
+    url: String,
+    home: RelayHome,
+    _dynamo: EmbeddedDynamo,
+}
+
+impl Setting {
+    async fn build() -> Self {
+        let dynamo = dynamo_with_tables().await;
+        let aws = clients(Some(dynamo.endpoint()), None).await;
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let url = serve(seen.clone()).await;
+        let home = RelayHome::new();
+        home.configure(dynamo.endpoint(), &billing(&format!("{url}/events"), "projector", ""));
+        Self { aws, seen, url, home, _dynamo: dynamo }
+    }
+}
+
 /// A row as another writer makes it, with a trace.
 async fn put(aws: &AwsClients, root: &str, sequence: u64, traceparent: Option<&str>) {
     let text = |value: &str| AttributeValue::S(value.to_owned());
@@ -96,12 +118,7 @@ async fn put(aws: &AwsClients, root: &str, sequence: u64, traceparent: Option<&s
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delivery_is_part_of_the_trace_of_its_event_and_the_receiver_is_told() {
-    let dynamo = dynamo_with_tables().await;
-    let aws = clients(Some(dynamo.endpoint()), None).await;
-    let seen = Arc::new(Mutex::new(Seen::default()));
-    let url = serve(seen.clone()).await;
-    let home = RelayHome::new();
-    home.configure(dynamo.endpoint(), &billing(&format!("{url}/events"), "projector", ""));
+    let Setting { aws, seen, url, home, _dynamo } = Setting::build().await;
     let mut relay = home.spawn_with(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &url), ("OTEL_BSP_SCHEDULE_DELAY", "100")]);
     relay.wait_ready().await;
     put(&aws, "traced", 0, Some(&format!("00-{TRACE}-{MADE_IN}-01"))).await;
@@ -157,12 +174,7 @@ async fn a_delivery_is_part_of_the_trace_of_its_event_and_the_receiver_is_told()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_last_spans_are_sent_at_the_end() {
-    let dynamo = dynamo_with_tables().await;
-    let aws = clients(Some(dynamo.endpoint()), None).await;
-    let seen = Arc::new(Mutex::new(Seen::default()));
-    let url = serve(seen.clone()).await;
-    let home = RelayHome::new();
-    home.configure(dynamo.endpoint(), &billing(&format!("{url}/events"), "projector", ""));
+    let Setting { aws, seen, url, home, _dynamo } = Setting::build().await;
     // Nothing is sent before, unless a batch is full.
     let mut relay = home.spawn_with(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &url), ("OTEL_BSP_SCHEDULE_DELAY", "3600000")]);
     relay.wait_ready().await;
@@ -175,12 +187,7 @@ async fn the_last_spans_are_sent_at_the_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_that_is_not_there_costs_nothing_but_the_traces() {
-    let dynamo = dynamo_with_tables().await;
-    let aws = clients(Some(dynamo.endpoint()), None).await;
-    let seen = Arc::new(Mutex::new(Seen::default()));
-    let url = serve(seen.clone()).await;
-    let home = RelayHome::new();
-    home.configure(dynamo.endpoint(), &billing(&format!("{url}/events"), "projector", ""));
+    let Setting { aws, seen, url: _, home, _dynamo } = Setting::build().await;
     // Whatever listens on port 9 discards; here nobody does.
     let mut relay =
         home.spawn_with(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9"), ("OTEL_BSP_SCHEDULE_DELAY", "100")]);
@@ -205,12 +212,7 @@ async fn a_protocol_that_is_not_spoken_is_refused_at_the_start() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_log_filter_brings_a_payload_into_the_log() {
-    let dynamo = dynamo_with_tables().await;
-    let aws = clients(Some(dynamo.endpoint()), None).await;
-    let seen = Arc::new(Mutex::new(Seen::default()));
-    let url = serve(seen.clone()).await;
-    let home = RelayHome::new();
-    home.configure(dynamo.endpoint(), &billing(&format!("{url}/events"), "projector", ""));
+    let Setting { aws, seen, url: _, home, _dynamo } = Setting::build().await;
     let mut relay = home.spawn_with(&[("ANGZARR_RELAY_LOG", "trace,aws_smithy_runtime=trace")]);
     relay.wait_ready().await;
     put(&aws, "r", 0, None).await;

@@ -56,8 +56,8 @@ pub(super) struct Exporter(SdkTracerProvider);
 
 impl Exporter {
     pub(super) fn new() -> Result<(Self, LogLayer), TracesError> {
-        let client =
-            Client { connector: Arc::new(connector()), runtime: Handle::current(), repeats: LogLimiter::default() };
+        let connector = Arc::new(Connector::builder().tls_provider(Provider::Rustls(CryptoMode::Ring)).build());
+        let client = Client { connector, runtime: Handle::current(), repeats: LogLimiter::default() };
         let exporter = SpanExporter::builder().with_http().with_http_client(client).build();
         let exporter = exporter.map_err(|error| TracesError::Settings(error.into()))?;
         let provider = SdkTracerProvider::builder().with_resource(resource()).with_batch_exporter(exporter).build();
@@ -115,10 +115,6 @@ pub(crate) fn current_traceparent() -> Option<String> {
     let mut carrier = HashMap::new();
     TraceContextPropagator::new().inject_context(&Span::current().context(), &mut carrier);
     carrier.remove(TRACEPARENT)
-}
-
-fn connector() -> Connector {
-    Connector::builder().tls_provider(Provider::Rustls(CryptoMode::Ring)).build()
 }
 
 /// The HTTP client, usable from the exporter's own thread: requests run on the runtime.
