@@ -23,8 +23,9 @@ ARG FEATURES=otel
 # All dependencies, in a layer that stays until Cargo.toml, Cargo.lock or the features change. Cargo wants to see every
 # target that Cargo.toml names, so each is there as an empty one.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir -p src tests/it benches/drain benches/fleet \
+RUN mkdir -p src tests/it tests/verdict benches/drain benches/fleet \
     && for main in src tests/it benches/drain benches/fleet; do echo 'fn main() {}' >"$main/main.rs"; done \
+    && echo 'fn main() {}' >tests/verdict/program.rs \
     && : >src/lib.rs \
     && cargo build --release --locked --no-default-features --features "$FEATURES" --target "$(rustc --print host-tuple)"
 

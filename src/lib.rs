@@ -18,6 +18,7 @@
 //! - [`relay`]: the only place that wires, spawns and stops
 //! - [`telemetry`], [`config`], [`cli`]: metrics and logs, settings, the commands
 //! - [`secret`]: texts that must not be shown, and where they come from
+//! - `failpoint`: mistakes that tests make on purpose (builds with debug assertions alone)
 //! - `shell`: commands as they are shown to an operator
 //! - [`time`]: the one clock, the one source of randomness, retry intervals
 //! - [`aws`]: the AWS SDK's clients and what its errors mean
@@ -25,6 +26,8 @@
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
+#[doc(hidden)]
+pub mod failpoint;
 pub mod time;
 pub mod secret;
 mod shell;

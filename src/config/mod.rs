@@ -21,6 +21,8 @@ mod error;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod property_tests;
 
 pub use backfill::BackfillConfig;
 pub use environment::Environment;

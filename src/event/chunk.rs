@@ -172,6 +172,15 @@ mod tests {
             prop_assert_eq!(ChunkKey::parse(&key.to_string()), Some(key.clone()));
             prop_assert!(ChunkKey::is_chunk(&key.to_string()));
             prop_assert!(Root::parse(&key.to_string()).is_err());
+            prop_assert!(!ChunkKey::is_chunk(key.root.key()) && ChunkKey::parse(key.root.key()).is_none());
+        }
+
+        #[test]
+        fn no_text_panics(text in prop_oneof![any::<String>(), "#chunk#[%#23507ax]{0,12}"]) {
+            if let Some(key) = ChunkKey::parse(&text) {
+                prop_assert_eq!(ChunkKey::parse(&key.to_string()), Some(key));
+                prop_assert!(ChunkKey::is_chunk(&text));
+            }
         }
 
         #[test]
@@ -192,6 +201,16 @@ mod tests {
             joining.push(number, chunk)?;
         }
         joining.finish()
+    }
+
+    #[test]
+    fn an_append_id_ends_with_the_beginning_of_the_digest() {
+        let chunked = Chunked::new(b"0123456789", 4, "token").with_digest_in_id();
+        // By `sha256sum`: 84d89877f0d4041efb6bf91a16f0248f2fd573e6af05c19f96bedb9f882f7882.
+        assert_eq!(&*chunked.append_id, "token-84d89877f0d4041e");
+        assert_eq!((chunked.bytes, chunked.chunks), (10, 3));
+        assert_eq!(PAYLOAD_BYTES_MAX, 67_108_864, "64 MiB, as the README says");
+        assert_eq!(format!("{chunked:?}"), "Chunked { bytes: 10, chunks: 3, .. }");
     }
 
     #[test]

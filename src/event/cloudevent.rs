@@ -159,8 +159,99 @@ const PAYLOAD_END: &[u8] = b"\"}";
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::event::testing::any_event;
     use crate::event::{Root, Sequence, Timestamp, TraceParent};
+    use percent_encoding::percent_decode_str;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Whatever an event holds, it is a JSON object on one line with what CloudEvents 1.0 demands and the README
+        /// promises, and the event can be read from it.
+        #[test]
+        fn any_event_is_a_cloudevent(event in any_event()) {
+            let bytes = cloudevent_bytes(&event);
+            prop_assert!(bytes.iter().all(|byte| *byte >= b' '));
+            let object: Value = serde_json::from_slice(&bytes).unwrap();
+            prop_assert_eq!(&object, &cloudevent_json(&event));
+            let object = object.as_object().unwrap();
+
+            let (root, text) = (&event.root, |name: &str| object.get(name).and_then(Value::as_str));
+            let mut expected = BTreeSet::from(["id", "source", "subject", "specversion", "type", "time", "data_base64"]);
+            expected.extend(["sequence", "partitionkey"]);
+            expected.extend(event.correlation_id.as_ref().map(|_| "correlationid"));
+            expected.extend(event.traceparent.as_ref().map(|_| "traceparent"));
+            prop_assert_eq!(object.keys().map(String::as_str).collect::<BTreeSet<_>>(), expected);
+            for name in ["id", "source", "specversion", "type", "subject", "time"] {
+                prop_assert!(text(name).is_some_and(|value| !value.is_empty()), "{}", name);
+            }
+            prop_assert_eq!(text("specversion"), Some("1.0"));
+            prop_assert_eq!(text("type"), Some(&*event.event_type));
+            prop_assert_eq!(text("subject"), Some(root.id()));
+            let (domain, edition, id, number) = (root.domain(), root.edition(), root.id(), event.sequence.0);
+            prop_assert_eq!(&object["id"], &format!("{domain}:{edition}:{id}:{number}"));
+            prop_assert_eq!(&object["source"], &format!("angzarr/{domain}/{edition}/{id}"));
+            prop_assert_eq!(text("correlationid"), event.correlation_id.as_deref());
+            prop_assert_eq!(text("traceparent"), event.traceparent.as_ref().map(TraceParent::as_str));
+
+            prop_assert_eq!(text("partitionkey").map(Root::parse), Some(Ok(event.root.clone())));
+            let sequence = text("sequence").unwrap();
+            prop_assert_eq!((sequence.len(), sequence.parse()), (20, Ok(event.sequence.0)));
+            prop_assert_eq!(text("time").map(Timestamp::parse), Some(Ok(event.created_at)));
+            let payload = text("data_base64").map(|payload| STANDARD.decode(payload).unwrap());
+            prop_assert_eq!(payload.as_deref(), Some(&event.payload[..]));
+
+            let pieces: Vec<u8> = CloudEventPieces::new(Arc::new(event)).flatten().collect();
+            prop_assert_eq!(pieces, bytes);
+        }
+
+        /// The reference has the same attributes, names the row, and has nothing of the payload.
+        #[test]
+        fn any_event_can_be_referred_to(event in any_event()) {
+            let (mut reference, mut whole) = (cloudevent_reference(&event, "t-events"), cloudevent_json(&event));
+            let dataref = reference.as_object_mut().unwrap().remove("dataref").unwrap();
+            whole.as_object_mut().unwrap().remove("data_base64");
+            prop_assert_eq!(reference, whole);
+            let parts: Vec<&str> = dataref.as_str().unwrap().strip_prefix("dynamodb://").unwrap().split('/').collect();
+            let [table, key, sequence] = parts[..] else { panic!("three parts: {parts:?}") };
+            prop_assert!(key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'%'));
+            prop_assert_eq!(percent_decode_str(key).decode_utf8().unwrap(), event.root.key());
+            prop_assert_eq!((table, sequence.parse()), ("t-events", Ok(event.sequence.0)));
+        }
+
+        /// CloudEvents: who meets the same `source` and `id` again may take it for a repeat. One text is cut into parts in two
+        /// ways, mostly at its separators.
+        #[test]
+        fn source_and_id_tell_events_apart(
+            text in prop_oneof!["(a|:|:){5,9}", "(a|/|/){5,9}", "[a:/]{5,9}"],
+            cuts in proptest::collection::vec(0_usize..9, 4),
+        ) {
+            let parts = |one: usize, two: usize| {
+                let (one, two) = (one.min(two), one.max(two));
+                let (domain, rest) = (text.get(..one)?, text.get(one + 1..)?);
+                let (edition, id) = (rest.get(..two.checked_sub(one + 1)?)?, rest.get(two - one..)?);
+                (!domain.is_empty() && !id.is_empty()).then_some((domain, edition, id))
+            };
+            let (Some(one), Some(two)) = (parts(cuts[0], cuts[1]), parts(cuts[2], cuts[3])) else { return Ok(()) };
+            let named = |(domain, edition, id): (&str, &str, &str)| {
+                let event = Event {
+                    root: Root::new(domain, edition, id).unwrap(),
+                    sequence: Sequence(7),
+                    event_type: "T".into(),
+                    payload: Bytes::new(),
+                    chunked: None,
+                    correlation_id: None,
+                    traceparent: None,
+                    created_at: Timestamp::from_unix_millis(0),
+                };
+                let object = cloudevent_json(&event);
+                (object["source"].clone(), object["id"].clone())
+            };
+            prop_assert_eq!(named(one) == named(two), one == two);
+        }
+    }
 
     #[test]
     fn encodes_every_attribute() {

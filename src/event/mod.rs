@@ -22,3 +22,6 @@ pub use row::{Attribute, InvalidRow, Row, RowError, columns, decode_row};
 pub use sequence::Sequence;
 pub use timestamp::{Timestamp, TimestampError};
 pub use traceparent::TraceParent;
+
+#[cfg(test)]
+pub(crate) mod testing;

@@ -210,6 +210,19 @@ mod tests {
         assert!(Root::new("d", "e", &"x".repeat(2044)).is_ok());
     }
 
+    fn hash(root: &Root) -> u64 {
+        use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
+        BuildHasherDefault::<DefaultHasher>::default().hash_one(root)
+    }
+
+    #[test]
+    fn is_shown_as_its_key() {
+        let root = Root::new("a#1", "", "x").unwrap();
+        assert_eq!((root.to_string(), format!("{root:?}")), ("a%231##x".into(), "Root(\"a%231##x\")".into()));
+        assert!(root.is_same(&root.clone()));
+        assert!(!root.is_same(&Root::parse("a%231##x").unwrap()), "equal, and another text in memory");
+    }
+
     proptest! {
         #[test]
         fn any_names_survive_the_key(domain in ".{1,40}", edition in ".{0,40}", id in ".{1,40}") {
@@ -220,8 +233,36 @@ mod tests {
             prop_assert_eq!(read.id(), id.as_str());
         }
 
+        /// Over the characters that matter, so that parts run into each other if they can.
         #[test]
-        fn no_text_panics(text in ".{0,80}") {
+        fn distinct_roots_have_distinct_keys(
+            one in ("[%#2357a]{1,4}", "[%#2357a]{0,4}", "[%#2357a]{1,4}"),
+            two in ("[%#2357a]{1,4}", "[%#2357a]{0,4}", "[%#2357a]{1,4}"),
+        ) {
+            let root = |(domain, edition, id): &(String, String, String)| Root::new(domain, edition, id).unwrap();
+            let (first, second) = (root(&one), root(&two));
+            prop_assert_eq!(first.key() == second.key(), one == two);
+            prop_assert_eq!(first == second, one == two);
+            prop_assert_eq!(first.cmp(&second), first.key().cmp(second.key()));
+            prop_assert_eq!(first.partial_cmp(&second), Some(first.cmp(&second)));
+            prop_assert_eq!(hash(&first) == hash(&second), one == two);
+        }
+
+        /// A name has one way to be escaped, and only what is an escape is undone.
+        #[test]
+        fn an_escape_is_undone_and_there_is_no_other(plain: String, escaped in "[%2357aé]{0,8}") {
+            let written = escape(&plain);
+            prop_assert!(!written.contains('#'));
+            prop_assert_eq!(unescape(&written), Some(Cow::Borrowed(plain.as_str())));
+            if let Some(read) = unescape(&escaped) {
+                prop_assert_eq!(escape(&read), escaped.as_str());
+            }
+            let by_hand = escaped.split('%').skip(1).all(|rest| rest.starts_with("25") || rest.starts_with("23"));
+            prop_assert_eq!(unescape(&escaped).is_some(), by_hand);
+        }
+
+        #[test]
+        fn no_text_panics(text in prop_oneof![".{0,80}", "[%#235a\n]{0,12}", any::<String>()]) {
             if let Ok(root) = Root::parse(&text) {
                 prop_assert_eq!(root.key(), text.as_str());
                 let again = Root::new(&root.domain(), &root.edition(), root.id()).unwrap();

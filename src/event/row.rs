@@ -184,6 +184,125 @@ fn decode_payload<A: Attribute, S: BuildHasher>(item: &mut HashMap<String, A, S>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::testing::{AnyValue, any_row, any_value};
+    use proptest::prelude::*;
+
+    /// All attributes of a row that somebody looks at.
+    const COLUMNS: [&str; 10] = [
+        columns::PK,
+        columns::SK,
+        columns::EVENT_TYPE,
+        columns::PAYLOAD,
+        columns::PAYLOAD_BYTES,
+        columns::PAYLOAD_CHUNKS,
+        columns::PAYLOAD_SHA256,
+        columns::APPEND_ID,
+        columns::CORRELATION_ID,
+        columns::CREATED_AT,
+    ];
+
+    type AnyRow = HashMap<String, AnyValue>;
+
+    /// A good row, with its payload or with the description of one in chunks, of which some attributes are gone or hold
+    /// something else.
+    fn almost_good_row() -> impl Strategy<Value = AnyRow> {
+        let text = |text: &str| AnyValue::S(text.to_owned());
+        let number = |number: u64| AnyValue::N(number.to_string());
+        let good = [
+            text("orders##1"),
+            number(7),
+            text("OrderPlaced"),
+            AnyValue::B(b"payload".to_vec()),
+            number(700_000),
+            number(2),
+            AnyValue::B(vec![7; 32]),
+            text("x"),
+            text("c-1"),
+            text("2026-01-31T12:00:00Z"),
+        ];
+        let change = proptest::option::weighted(0.15, proptest::option::weighted(0.7, any_value()));
+        (proptest::collection::vec(change, COLUMNS.len()), any::<bool>()).prop_map(move |(changes, whole)| {
+            let kept = COLUMNS.iter().zip(good.iter().cloned()).zip(changes);
+            let mut row: AnyRow = kept
+                .filter_map(|((name, good), change)| Some(((*name).to_owned(), change.unwrap_or(Some(good))?)))
+                .collect();
+            if !whole {
+                row.remove(columns::PAYLOAD);
+            }
+            row
+        })
+    }
+
+    /// The key of a row, where it is one of events.
+    fn key_of(row: &AnyRow) -> Option<(Root, u64)> {
+        let (Some(AnyValue::S(pk)), Some(AnyValue::N(sk))) = (row.get("pk"), row.get("sk")) else { return None };
+        let digits = !sk.is_empty() && sk.chars().all(|digit| digit.is_ascii_digit());
+        let sequence = sk.parse().ok().filter(|sequence| digits && *sequence != u64::MAX);
+        Some((Root::parse(pk).ok()?, sequence?))
+    }
+
+    /// The attributes that keep a row with a good key from being an event, by the design's table.
+    fn wrong_attributes(row: &AnyRow) -> Vec<&'static str> {
+        let number_to = |name, most: u64| matches!(row.get(name), Some(AnyValue::N(digits)) if digits.parse::<u64>().is_ok_and(|number| number <= most));
+        let text = |name| if let Some(AnyValue::S(text)) = row.get(name) { Some(text.as_str()) } else { None };
+        let whole = row.contains_key("payload");
+        let rules = [
+            ("event_type", text("event_type").is_some_and(|text| !text.is_empty())),
+            (
+                "payload",
+                matches!(row.get("payload"), Some(AnyValue::B(_))) || (!whole && row.contains_key("payload_chunks")),
+            ),
+            ("payload_chunks", whole || number_to("payload_chunks", u64::from(u32::MAX))),
+            ("payload_bytes", whole || number_to("payload_bytes", 64 << 20)),
+            (
+                "payload_sha256",
+                whole || matches!(row.get("payload_sha256"), Some(AnyValue::B(bytes)) if bytes.len() == 32),
+            ),
+            ("append_id", whole || text("append_id").is_some()),
+            ("correlation_id", !row.contains_key("correlation_id") || text("correlation_id").is_some()),
+            ("created_at", text("created_at").is_some_and(|text| Timestamp::parse(text).is_ok())),
+        ];
+        rules.into_iter().filter(|(_, holds)| !holds).map(|(name, _)| name).collect()
+    }
+
+    proptest! {
+        /// Whatever a row holds: it is an event, or it is said which attribute is wrong, or that its key is none of events.
+        #[test]
+        fn any_row_is_an_event_or_says_why_not(row in prop_oneof![3 => almost_good_row(), 1 => any_row(&COLUMNS)]) {
+            let key = key_of(&row);
+            let wrong = wrong_attributes(&row);
+            match decode_row(row.clone()) {
+                Ok(event) => {
+                    prop_assert_eq!((Some((event.root.clone(), event.sequence.0)), wrong), (key, vec![]));
+                    prop_assert_eq!(row.get("event_type"), Some(&AnyValue::S(event.event_type.to_string())));
+                    let correlation_id = event.correlation_id.as_deref().map(|id| AnyValue::S(id.to_owned()));
+                    prop_assert_eq!(row.get("correlation_id"), correlation_id.as_ref());
+                    let payload = AnyValue::B(event.payload.to_vec());
+                    match event.chunked {
+                        None => prop_assert_eq!(row.get("payload"), Some(&payload)),
+                        Some(chunked) => {
+                            prop_assert!(event.payload.is_empty() && !row.contains_key("payload"));
+                            prop_assert_eq!(row.get("payload_sha256"), Some(&AnyValue::B(chunked.sha256.to_vec())));
+                            prop_assert_eq!(row.get("append_id"), Some(&AnyValue::S(chunked.append_id.to_string())));
+                        }
+                    }
+                }
+                Err(RowError::Body(invalid)) => {
+                    prop_assert_eq!(Some((invalid.root, invalid.sequence.0)), key);
+                    let named = wrong.iter().any(|name| invalid.reason.contains(&format!("`{name}`")));
+                    prop_assert!(named, "{:?}: {}", wrong, invalid.reason);
+                    prop_assert!(invalid.reason.len() < 80, "it holds more than names: {}", invalid.reason);
+                }
+                Err(RowError::Chunk) => {
+                    prop_assert!(matches!(row.get("pk"), Some(AnyValue::S(pk)) if pk.starts_with("#chunk#")));
+                }
+                Err(RowError::Key { key: shown, .. }) => {
+                    prop_assert_eq!(key, None);
+                    prop_assert!(shown.chars().count() <= SHOWN_CHARS_MAX);
+                }
+            }
+        }
+    }
 
     #[derive(Clone)]
     enum Value {

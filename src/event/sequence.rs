@@ -31,3 +31,20 @@ impl fmt::Display for Sequence {
         self.0.fmt(formatter)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_from_the_first_to_the_last_number_there_is() {
+        for (number, next, previous) in
+            [(0, 1, None), (1, 2, Some(0)), (7, 8, Some(6)), (u64::MAX, u64::MAX, Some(u64::MAX - 1))]
+        {
+            let sequence = Sequence(number);
+            assert_eq!((sequence.next(), sequence.previous()), (Sequence(next), previous.map(Sequence)));
+            assert_eq!(sequence.to_string(), number.to_string());
+        }
+        assert_eq!(Sequence::FIRST, Sequence(0));
+    }
+}

@@ -69,7 +69,86 @@ mod tests {
         from.iter().filter(|(shard, owner)| to.get(*shard) != Some(owner)).count()
     }
 
+    /// What plain rendezvous hashing, without a bound, gives each shard's branch to.
+    fn highest<'a>(members: &'a [MemberId], branch: &Branch) -> &'a MemberId {
+        members.iter().max_by_key(|member| (score(member, branch), Reverse(*member))).unwrap()
+    }
+
+    fn load(assigned: &BTreeMap<ShardId, MemberId>, member: &MemberId) -> usize {
+        assigned.values().filter(|owner| *owner == member).count()
+    }
+
+    /// Made by another implementation: members of two versions must agree.
+    #[test]
+    fn the_score_is_the_same_in_every_version() {
+        for (member, branch, expected) in [
+            ("relay-1~0", "shardId-00000000000000000001-x", 0x0c2b_5e78_598d_9014),
+            ("relay-2~0", "shardId-00000000000000000001-x", 0xcba2_18ed_ca24_1aac),
+            ("a", "b", 0x7035_0f60_27bc_e371),
+        ] {
+            assert_eq!(
+                score(&MemberId::new(member), &Branch::of(&ShardId::new(branch))),
+                expected,
+                "{member} {branch}"
+            );
+        }
+    }
+
     proptest! {
+        /// The rule, stated without the way to it: nobody has more than the share, and whoever scores higher than a
+        /// shard's owner is full, of shards that score as high with him at the least.
+        #[test]
+        fn nobody_with_room_scores_higher_than_the_owner(
+            members in proptest::collection::btree_set(0_usize..40, 1..9),
+            branches in proptest::collection::vec(0_usize..60, 0..60),
+        ) {
+            let members: Vec<_> = members.into_iter().map(member).collect();
+            // Several shards of one branch: a split's children, one of which continues it.
+            let mut shards = shards(0..branches.len());
+            for (place, branch) in shards.iter_mut().zip(branches) {
+                place.1 = Branch::of(&ShardId::new(&format!("branch-{branch}")));
+            }
+            let assigned = assigned(&members, &shards);
+            let share = shards.len().div_ceil(members.len());
+            prop_assert_eq!(assigned.keys().collect::<Vec<_>>(), shards.iter().map(|(shard, _)| shard).collect::<Vec<_>>());
+            for (shard, branch) in &shards {
+                let owner = &assigned[shard];
+                prop_assert!(members.contains(owner) && load(&assigned, owner) <= share);
+                let higher = members.iter().filter(|member| score(member, branch) > score(owner, branch));
+                for member in higher {
+                    prop_assert_eq!(load(&assigned, member), share, "{} has room for {}", member, shard);
+                    let held = shards.iter().filter(|(held, _)| assigned[held] == *member);
+                    let least = held.map(|(_, held)| score(member, held)).min();
+                    prop_assert!(least >= Some(score(member, branch)), "{} is with another than {}", shard, member);
+                }
+            }
+        }
+
+        /// Where plain rendezvous hashing is even enough it is what is done; a member that leaves moves what it had,
+        /// and nothing else.
+        #[test]
+        fn where_the_share_binds_nobody_only_what_must_move_moves(
+            members in proptest::collection::btree_set(0_usize..40, 2..5),
+            numbers in proptest::collection::btree_set(0_usize..500, 0..6),
+        ) {
+            let mut members: Vec<_> = members.into_iter().map(member).collect();
+            let shards = shards(numbers);
+            let plain = |members: &[MemberId]| -> Option<BTreeMap<ShardId, MemberId>> {
+                let all = shards.iter().map(|(shard, branch)| (shard.clone(), highest(members, branch).clone()));
+                let all: BTreeMap<_, _> = all.collect();
+                let share = shards.len().div_ceil(members.len());
+                members.iter().all(|member| load(&all, member) <= share).then_some(all)
+            };
+            let before = assigned(&members, &shards);
+            let even = plain(&members);
+            prop_assert!(even.as_ref().is_none_or(|plain| before == *plain));
+            let leaving = members.pop().unwrap();
+            let after = assigned(&members, &shards);
+            if even.is_some() && plain(&members).is_some() {
+                prop_assert_eq!(moved(&before, &after), load(&before, &leaving));
+            }
+        }
+
         #[test]
         fn everything_is_assigned_evenly_whatever_the_order(
             members in proptest::collection::btree_set(0_usize..40, 1..12),
@@ -97,20 +176,24 @@ mod tests {
         assert!(assigned(&[member(1)], &[]).is_empty());
     }
 
-    /// Over many fleets, those that move when one member joins or leaves, against the least that must.
+    /// Over many fleets, those that move when one member joins (or leaves: the two are the same), against the least that
+    /// must, and against those that plain rendezvous hashing moves, which knows no bound.
     #[test]
     fn few_leases_move_when_a_member_comes_or_goes() {
         for (count, size) in [(8, 3), (100, 3), (100, 10), (200, 5)] {
-            let (mut moves, mut least) = (0, 0);
+            let (mut moves, mut least, mut plain) = (0, 0, 0);
             for fleet in 0..20 {
                 let shards = shards(fleet * 1000..fleet * 1000 + count);
                 let mut members: Vec<_> = (fleet * 100..fleet * 100 + size).map(member).collect();
                 let before = assigned(&members, &shards);
-                members.push(member(fleet * 100 + 99));
+                let joining = member(fleet * 100 + 99);
+                members.push(joining.clone());
                 moves += moved(&before, &assigned(&members, &shards));
                 least += count / (size + 1);
+                plain += shards.iter().filter(|(_, branch)| *highest(&members, branch) == joining).count();
             }
             assert!(moves * 10 < least * 17, "{count} over {size}: {moves} moved, {least} must");
+            assert!(moves * 10 < plain * 17, "{count} over {size}: {moves} moved, without a bound {plain}");
         }
     }
 

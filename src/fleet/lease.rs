@@ -7,6 +7,7 @@
 use std::fmt;
 
 use super::MemberId;
+use crate::failpoint::{self, Failpoint};
 use crate::handler::HandlerName;
 use crate::stream::{Branch, ShardId};
 
@@ -97,7 +98,7 @@ impl Lease {
     /// What it becomes when `by` takes it; the write is conditional on its owner and epoch as they are here.
     #[must_use]
     pub fn taken(&self, by: &MemberId) -> Self {
-        let epoch = Epoch(self.epoch.0 + 1);
+        let epoch = Epoch(self.epoch.0 + u64::from(!failpoint::is_set(Failpoint::EpochNotRaised)));
         let clean = self.owner.is_none() && self.clean;
         Self { owner: Some(by.clone()), epoch, announced: false, clean, ..self.clone() }
     }

@@ -71,7 +71,7 @@ pub trait FleetStore: Send + Sync {
     /// Refuses a table of a schema that this version does not know.
     async fn check_schema(&self) -> Result<(), JoinError>;
 
-    /// Puts a new member's row.
+    /// Puts a new member's row, unless it is there: an earlier attempt's, which may say by now that the member is dead.
     async fn join(&self, member: &Member) -> Result<(), StorageError>;
 
     /// Raises a member's counter, and says which view it goes by, whether it leaves, and what it reports; false when it was

@@ -13,7 +13,8 @@ use tokio::time::Instant;
 
 use super::{Sequencer, Subscription};
 use crate::event::{Root, Sequence};
-use crate::storage::{Mark, Passed, Standing};
+use crate::failpoint::{self, Failpoint};
+use crate::storage::{Ending, Mark, Passed, Standing};
 use crate::stream::{Branch, LaneId, RunRow, row_sequence};
 
 /// What the positions table holds for the root, as far as known.
@@ -130,6 +131,8 @@ pub(crate) struct Errand {
     pub(crate) branch: Option<Branch>,
     /// The table is to be looked at once for what lies behind its position.
     pub(crate) looks: bool,
+    /// What is left of its mark, and goes when it was looked at.
+    pub(crate) ending: Option<Ending>,
 }
 
 /// How far what is known of a root's standing is believed.
@@ -242,6 +245,7 @@ impl Course {
     pub(crate) fn stand(&mut self, standing: Standing, as_of: Instant) {
         self.durable = standing.position.map_or(Durable::Absent, Durable::At);
         let back = standing.mark.as_ref().filter(|mark| mark.rewound && Some(mark.sequence) <= standing.position);
+        let back = back.filter(|_| !failpoint::is_set(Failpoint::RewindIgnored));
         self.sequencer = match back {
             Some(mark) => Sequencer::ordered_back(mark.sequence),
             None => Sequencer::from_position(standing.position),
@@ -295,6 +299,7 @@ impl Course {
         }
         match self.active.as_deref().and_then(|active| active.accepted) {
             None => self.sequencer.next().previous().max(self.durable.known()),
+            Some(accepted) if failpoint::is_set(Failpoint::CheckpointAheadOfFlush) => Some(accepted),
             Some(_) => self.durable.known(),
         }
     }

@@ -15,12 +15,16 @@ use super::outage::Gate;
 use super::retry::{Decision, Failing, decide};
 use super::{Lanes, OnFailure};
 use crate::event::Sequence;
+use crate::failpoint::{self, Failpoint};
 use crate::handler::{Accepted, HandlerError, RootBatch};
 use crate::stream::row_sequence;
 use crate::telemetry::with_causes;
 
 /// A root that waits longer than this lets go of what it has queued.
 const KEPT_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// A root that was given to the handler so long ago is asked for its position before it is given again.
+const STANDS_MAX: Duration = Duration::from_secs(5);
 
 /// The key of all lines about roots that are tried again.
 const RETRIES: &str = "retries";
@@ -58,6 +62,10 @@ impl Lanes {
                 self.evaluate(slot, now);
                 continue;
             }
+            if self.has_stood(slot, now) && !failpoint::is_set(Failpoint::StoodNotAsked) {
+                self.look_up(slot);
+                continue;
+            }
             let bytes_left = limits.bytes.saturating_sub(bytes);
             match self.next_batch(slot, limits.bytes_per_root.min(bytes_left), group.is_empty()) {
                 Some(batch) => {
@@ -87,6 +95,13 @@ impl Lanes {
         self.roots_in_flight += group.len();
         self.groups_in_flight += 1;
         Some(group)
+    }
+
+    /// Whether a root has not come on for so long that another replica may have, where both meet on it: its position is read
+    /// again before it is given once more (contract clause 3).
+    fn has_stood(&self, slot: Slot, now: Instant) -> bool {
+        let Some(active) = self.courses.get(slot).and_then(|course| course.active.as_deref()) else { return false };
+        active.moved_at.is_some_and(|at| active.trust.asked_at.map_or(at, |asked| asked.max(at)) + STANDS_MAX <= now)
     }
 
     /// A probe is best made with a root that has not failed: when only some roots always do, the others end the outage.
@@ -157,6 +172,7 @@ impl Lanes {
             match answer {
                 Ok(accepted) if accepted.events > 0 => {
                     let taken = accepted.events.min(batch.events.len());
+                    let taken = if failpoint::is_set(Failpoint::PartCountsAsAll) { batch.events.len() } else { taken };
                     let (first, through) = (batch.events[0].sequence, batch.events[taken - 1].sequence);
                     self.counters.accepted(taken as u64);
                     self.counters.filtered((through.0 - first.0 + 1).saturating_sub(taken as u64));
@@ -235,6 +251,15 @@ impl Lanes {
 
     fn failed(&mut self, slot: Slot, batch: &RootBatch, error: &HandlerError, now: Instant) {
         let outage = self.is_outage(slot, batch.events.len() as u64, error, now);
+        if failpoint::is_set(Failpoint::RetryOvertakes)
+            && let Some(last) = batch.events.last().map(|event| event.sequence)
+            && let Some(course) = self.courses.get_mut(slot)
+        {
+            course.sequencer.cover(last);
+            self.drop_covered(slot);
+            self.enter(slot, Phase::Open);
+            return self.evaluate(slot, now);
+        }
         let Some(active) = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut()) else { return };
         let failures = active.failures + 1;
         // What was only asked to come later has not failed yet, however long ago that began.

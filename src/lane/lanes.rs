@@ -327,6 +327,8 @@ impl Lanes {
             .or_else(|| self.next_load(now).map(Effect::Load))
             .or_else(|| self.next_repair(now).map(Effect::Repair))
             .or_else(|| self.next_group(now).map(Effect::Deliver))
+            // What is to be delivered may have to be asked for first.
+            .or_else(|| self.next_load(now).map(Effect::Load))
     }
 
     /// When to ask again if nothing happens before.
@@ -392,6 +394,9 @@ impl Lanes {
         } else if !active.is_done(next) {
         } else if active.work == Work::AtEnd && course.mark.is_some() {
             self.unmark(slot, now);
+        } else if let Some(ending) = self.ended(slot) {
+            let root = course.root.clone();
+            self.order(slot, MarkOrder::Forget { root, ending }, now);
         } else {
             self.settle(slot, now);
         }

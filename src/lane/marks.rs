@@ -15,7 +15,7 @@ use super::course::{Course, Durable, KnownMark, Phase, Why, Work};
 use super::courses::Slot;
 use super::lanes::Effect;
 use crate::event::{Root, Sequence, Timestamp};
-use crate::storage::{Mark, MarkState, Marking, Pass, Skip, Standing, StorageError};
+use crate::storage::{Ending, Mark, MarkState, Marking, Pass, Skip, Standing, StorageError};
 use crate::stream::{Branch, LaneId};
 
 /// Changes of marks under way at once.
@@ -53,6 +53,13 @@ pub enum MarkOrder {
         /// The mark it carries.
         mark: Mark,
     },
+    /// The root was looked at once more: take away what is left of its mark.
+    Forget {
+        /// The root.
+        root: Root,
+        /// What is left.
+        ending: Ending,
+    },
     /// Take the position and the mark of a root away, if the table has no row of it any more.
     Purge {
         /// The root.
@@ -87,6 +94,7 @@ impl MarkOrder {
         match self {
             Self::Mark { root, .. }
             | Self::Unmark { root, .. }
+            | Self::Forget { root, .. }
             | Self::Purge { root, .. }
             | Self::Pass { root, .. }
             | Self::Skip { root, .. } => root,
@@ -218,11 +226,12 @@ impl Lanes {
             (Ok(marking), MarkOrder::Purge { root, lane, page }) => {
                 self.looked_at(&root, (lane, page), marking == Marking::Done, now);
             }
+            (Ok(_), MarkOrder::Forget { .. }) => self.forgotten(slot, now),
             // Somebody else changed the row: it says how the root stands.
             (Ok(Marking::Refused), order) => {
                 if let MarkOrder::Unmark { root, mark } = order {
                     // Perhaps by this very order, whose reply was lost.
-                    self.look_later(&root, mark.branch, now);
+                    self.look_later(&root, mark.branch.clone(), Some(Ending::of(&mark)), now);
                 }
                 self.load_again(slot);
             }
@@ -230,7 +239,7 @@ impl Lanes {
                 self.stands(slot, standing.position, mark, now);
             }
             (Ok(Marking::Done), MarkOrder::Unmark { root, mark }) => {
-                self.look_later(&root, mark.branch, now);
+                self.look_later(&root, mark.branch.clone(), Some(Ending::of(&mark)), now);
                 if let Some(left_out) = self.log.admit(RETURNS, now) {
                     info!(handler = %self.handler, %root, left_out, "the root is back in its course");
                 }

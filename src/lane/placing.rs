@@ -17,6 +17,7 @@ use super::courses::Slot;
 use super::lanes::REPAIRS_IN_FLIGHT_MAX;
 use super::{Lanes, OnFailure, OnInvalid, RepairOrder, Repaired, Verdict};
 use crate::event::{Event, InvalidRow, Root, Sequence};
+use crate::failpoint::{self, Failpoint};
 use crate::storage::Hole;
 use crate::stream::{RunRow, row_sequence};
 
@@ -101,6 +102,10 @@ impl Lanes {
                 false => Step::Nothing,
             };
         };
+        if failpoint::is_set(Failpoint::ArrivalOrder) {
+            course.sequencer.skip_to(row_sequence(front));
+        }
+        let next = course.sequencer.next();
         let is_missing = active.hole.is_some_and(|(missing, _)| missing == next);
         match course.sequencer.judge(row_sequence(front)) {
             Verdict::Gap { .. } if active.let_go || is_missing => return Step::Repair,
@@ -117,7 +122,7 @@ impl Lanes {
             Verdict::Deliver => {}
         }
         active.gap = None;
-        let started_at = self.settings.started_at;
+        let started_at = self.settings.started_at.filter(|_| !failpoint::is_set(Failpoint::StartNotAsked));
         let created_before_start = |event: &Event| started_at.is_some_and(|start| event.created_at < start);
         if !course.sequencer.is_placed() {
             // A row that cannot be read has no time: it lies before the start if what follows it does.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{LaneSettings, OnFailure};
+use crate::failpoint::{self, Failpoint};
 use crate::handler::HandlerError;
 use crate::time::Random;
 
@@ -36,6 +37,9 @@ pub(crate) struct Failing {
 /// Decides on a failed delivery.
 pub(crate) fn decide(error: &HandlerError, failing: Failing, settings: &LaneSettings, random: &Random) -> Decision {
     match error {
+        HandlerError::Unavailable { .. } if failpoint::is_set(Failpoint::OutageCounts) => {
+            Decision::GiveUp(settings.on_failure)
+        }
         HandlerError::Unavailable { .. } => Decision::Halt,
         HandlerError::Retry { .. } | HandlerError::Throttled { .. } if failing.outage => Decision::Halt,
         HandlerError::Throttled { after, .. } => {

@@ -97,6 +97,8 @@ impl Sequencer {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -137,7 +139,99 @@ mod tests {
         assert_eq!(sequencer.next(), Sequence(u64::MAX));
     }
 
+    /// The plain model: every sequence that was covered, or looked at before the start, one by one.
+    #[derive(Debug)]
+    struct Plain {
+        passed: BTreeSet<u64>,
+        placed: bool,
+    }
+
+    impl Plain {
+        fn next(&self) -> u64 {
+            (0..=u64::MAX).find(|sequence| !self.passed.contains(sequence)).unwrap()
+        }
+
+        fn judge(&self, sequence: u64) -> Verdict {
+            let missing: Vec<u64> = (0..sequence).filter(|before| !self.passed.contains(before)).collect();
+            match (missing.first(), missing.last()) {
+                _ if self.passed.contains(&sequence) => Verdict::Duplicate,
+                (Some(from), Some(to)) => Verdict::Gap { from: Sequence(*from), to: Sequence(*to) },
+                _ => Verdict::Deliver,
+            }
+        }
+    }
+
+    /// What may happen to a root.
+    #[derive(Debug, Clone)]
+    enum Step {
+        Cover(u64),
+        PassBeforeStart,
+        SkipTo(u64),
+        Place,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            (0_u64..25).prop_map(Step::Cover),
+            Just(Step::PassBeforeStart),
+            (0_u64..25).prop_map(Step::SkipTo),
+            Just(Step::Place),
+        ];
+        proptest::collection::vec(step, 0..20)
+    }
+
+    /// Where a root begins, for both.
+    fn begun(position: Option<u64>, back: bool) -> (Sequencer, Plain) {
+        match (position, back) {
+            (Some(to), true) => {
+                (Sequencer::ordered_back(Sequence(to)), Plain { passed: (0..to).collect(), placed: false })
+            }
+            (position, _) => {
+                let passed = position.map_or_else(BTreeSet::new, |position| (0..=position).collect());
+                (Sequencer::from_position(position.map(Sequence)), Plain { passed, placed: position.is_some() })
+            }
+        }
+    }
+
     proptest! {
+        /// Against the plain model, whatever happens in whatever order.
+        #[test]
+        fn agrees_with_a_set_of_what_was_passed(position in proptest::option::of(0_u64..8), back: bool, steps in steps()) {
+            let (mut sequencer, mut plain) = begun(position, back);
+            for step in std::iter::once(None).chain(steps.into_iter().map(Some)) {
+                let before = sequencer.next();
+                match step {
+                    Some(Step::Cover(through)) => {
+                        sequencer.cover(Sequence(through));
+                        plain.passed.extend(0..=through);
+                        plain.placed = true;
+                    }
+                    Some(Step::PassBeforeStart) => {
+                        sequencer.pass_before_start();
+                        let next = plain.next();
+                        plain.passed.insert(next);
+                    }
+                    Some(Step::SkipTo(base)) => {
+                        sequencer.skip_to(Sequence(base));
+                        plain.passed.extend(0..base);
+                    }
+                    Some(Step::Place) => {
+                        sequencer.place();
+                        plain.placed = true;
+                    }
+                    None => {}
+                }
+                prop_assert!(sequencer.next() >= before, "it went back");
+                prop_assert_eq!(sequencer.next().0, plain.next());
+                prop_assert_eq!(sequencer.is_placed(), plain.placed);
+                let last = plain.passed.last().copied().filter(|_| plain.placed);
+                prop_assert_eq!(sequencer.covered(), last.map(Sequence));
+                for sequence in 0..30 {
+                    prop_assert_eq!(sequencer.judge(Sequence(sequence)), plain.judge(sequence), "{}", sequence);
+                }
+            }
+        }
+
         /// Events in any order, with repeats: delivering exactly on `Deliver` gives each once, in order, without a gap.
         #[test]
         fn deliveries_are_contiguous(start in proptest::option::of(0u64..5), arrivals in proptest::collection::vec(0u64..20, 0..200)) {

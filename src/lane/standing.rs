@@ -14,6 +14,7 @@ use super::preload::KnownPositions;
 use super::unsaved::Unsaved;
 use super::{Lanes, Opening, Watermark};
 use crate::event::{Root, Sequence};
+use crate::failpoint::{self, Failpoint};
 use crate::storage::{LOAD_ROOTS_MAX, MarkState, Standing};
 use crate::stream::LaneId;
 
@@ -95,6 +96,9 @@ impl Lanes {
                 continue;
             };
             let as_of = active.trust.asked_at.unwrap_or(now);
+            if failpoint::is_set(Failpoint::PositionsNotLoaded) {
+                standing = Standing::default();
+            }
             // A write that was under way may have said more meanwhile than the read shows.
             standing.position = standing.position.max(course.durable.known());
             let mark = course.mark.as_deref().map(|known| &known.mark);

@@ -23,6 +23,7 @@ pub(super) async fn carry_out(parts: &LanesParts, mut order: MarkOrder) -> (Mark
             parts.marks.mark(&parts.name, root, standing, mark).await
         }
         MarkOrder::Unmark { root, mark } => parts.marks.unmark(&parts.name, root, mark).await,
+        MarkOrder::Forget { root, ending } => parts.marks.forget(&parts.name, root, ending).await,
         MarkOrder::Purge { root, .. } => {
             match parts.events.read_consistent(root, Sequence::FIRST, Sequence(u64::MAX), 1).await {
                 Ok(page) if page.rows.is_empty() && page.next.is_none() => {

@@ -361,7 +361,7 @@ impl LanesTask {
                 self.lanes.marked(order, result, now);
             }
             Ok(Done::Listed(marked)) => {
-                self.lanes.resume(marked);
+                self.lanes.resume(marked, now);
                 self.listing = false;
                 if std::mem::take(&mut self.list_again) {
                     self.obey(LaneOrder::Resume);

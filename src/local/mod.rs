@@ -14,5 +14,6 @@ pub use dynamo::EmbeddedDynamo;
 pub use kinesis::{EmbeddedKinesis, KinesisOptions};
 pub use server::LocalError;
 pub use streams::{
-    Calls, EmbeddedStreams, KeyPart, ShardControl, ShardsError, StreamsOptions, UpstreamError, VirtualShard,
+    Calls, EmbeddedStreams, KeyPart, Mischief, MischiefPlan, Operation, ShardControl, ShardsError, StreamsOptions,
+    Struck, UpstreamError, VirtualShard,
 };

@@ -133,9 +133,10 @@ impl Relay {
         let timing = self.settings.timing();
         let lives = self.ports.lives.notes_of(&member.id);
         let mut backoff = Backoff::new(START_BACKOFF, self.ports.random.clone());
+        // The row may be that of the first attempt: others count from when they saw it.
+        let sent_at = Instant::now();
         loop {
             let joining = async {
-                let sent_at = Instant::now();
                 self.ports.fleet.join(member).await?;
                 fence.renewed(sent_at, timing.fences_after);
                 // After the member's row: a life without one is over.

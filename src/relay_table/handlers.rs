@@ -142,9 +142,25 @@ impl HandlerRegistry for RelayTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::call::testing::any_item;
     use proptest::prelude::*;
 
     proptest! {
+        /// What cannot be read is never a start: it would play history, or leave it out.
+        #[test]
+        fn any_row_is_a_registration_or_says_what_is_wrong(item in any_item(&[START, STARTED_AT, REGISTERED_AT])) {
+            let written = text_of(&item, STARTED_AT);
+            match decode_registration(&item) {
+                Ok(Registration { started_at: Some(moment) }) => {
+                    prop_assert_eq!(written.map(Timestamp::parse), Some(Ok(moment)));
+                }
+                Ok(Registration { started_at: None }) => {
+                    prop_assert_eq!((written, text_of(&item, START)), (None, Some("beginning")));
+                }
+                Err(_) => prop_assert!(written.is_some() || text_of(&item, START) != Some("beginning")),
+            }
+        }
+
         #[test]
         fn a_start_survives_its_row(now in 0_i64..4_000_000_000_000, at in 0_i64..4_000_000_000_000, kind in 0..3) {
             let (now, at) = (Timestamp::from_unix_millis(now), Timestamp::from_unix_millis(at));

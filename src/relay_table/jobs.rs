@@ -152,6 +152,33 @@ impl JobStore for RelayTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::call::testing::any_item;
+    use proptest::prelude::*;
+
+    const COLUMNS: [&str; 10] = [SK, KIND, STARTED_AT, FINISHED_AT, SEGMENTS, REASON, ROWS, ROOTS, UNITS, STREAM];
+
+    proptest! {
+        /// A job is never taken for unfinished, or for another, because a row cannot be read.
+        #[test]
+        fn any_row_is_a_job_or_says_what_is_wrong(spoilt in any_item(&COLUMNS), wholly: bool) {
+            let handler = HandlerName::new("orders").unwrap();
+            let job = Job::new(JobKind::Backfill, Timestamp::from_unix_millis(5), 4, "it is new", "stream");
+            let mut item = if wholly { Item::new() } else { encode_job(&handler, &job) };
+            // Few at a time: a row with everything spoilt says little.
+            item.extend(spoilt.into_iter().take(2));
+            match decode_job(&item) {
+                Ok(job) => {
+                    prop_assert!(job.segments > 0 && text_of(&item, KIND) == Some(job.kind.as_str()));
+                    prop_assert_eq!(job.finished_at.is_some(), item.contains_key(FINISHED_AT));
+                }
+                Err(reason) => prop_assert!(COLUMNS.iter().any(|name| reason.contains(name))),
+            }
+            if let Some((segment, scanned)) = decode_progress(&item) {
+                prop_assert_eq!(text_of(&item, SK), Some(segment.as_str()));
+                prop_assert_eq!(number_of(&item, ROWS), Some(scanned.rows));
+            }
+        }
+    }
 
     #[test]
     fn a_job_survives_its_row() {

@@ -117,9 +117,43 @@ fn kind_of(text: &str) -> Option<LeaseKind> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::call::testing::any_item;
     use proptest::prelude::*;
 
+    const COLUMNS: [&str; 10] = [SK, KIND, BRANCH, PARENT, OWNER, EPOCH, ANNOUNCED, CLEAN, SEQUENCE, FINISHED];
+
     proptest! {
+        /// A row of a lease, spoilt or not, never gives a lease or a checkpoint that it does not hold.
+        #[test]
+        fn any_row_is_a_lease_or_says_what_is_wrong(spoilt in any_item(&COLUMNS), wholly: bool) {
+            let (handler, shard) = (HandlerName::new("h").unwrap(), ShardId::new("s"));
+            let mut item = if wholly {
+                Item::new()
+            } else {
+                encode(&Lease::new(handler.clone(), shard.clone(), LeaseKind::Desk, Branch::of(&shard), None))
+            };
+            item.extend(spoilt);
+            match decode(&handler, &item) {
+                Ok(lease) => {
+                    prop_assert_eq!(text_of(&item, SK), Some(lease.shard.as_str()));
+                    prop_assert_eq!(text_of(&item, KIND), Some(kind_text(lease.kind)));
+                    prop_assert_eq!(number_of(&item, EPOCH), Some(lease.epoch.0));
+                    prop_assert_eq!(text_of(&item, OWNER), lease.owner.as_ref().map(MemberId::as_str));
+                    prop_assert_eq!(is_true(&item, FINISHED), lease.finished);
+                }
+                Err(reason) => prop_assert!([SK, KIND, BRANCH, EPOCH].iter().any(|name| reason.contains(name))),
+            }
+            match decode_checkpoint(&item) {
+                Ok(Some(Checkpoint::Finished)) => prop_assert!(is_true(&item, FINISHED)),
+                Ok(Some(Checkpoint::At(sequence))) => {
+                    let written = text_of(&item, SEQUENCE).unwrap();
+                    prop_assert_eq!(StreamSequence::parse(written), Some(sequence));
+                }
+                Ok(None) => prop_assert!(!item.contains_key(SEQUENCE)),
+                Err(_) => prop_assert!(item.contains_key(SEQUENCE)),
+            }
+        }
+
         #[test]
         fn a_lease_survives_its_row(
             (name, shard, branch) in ("[^@\\p{Cc}]{1,30}", ".{1,60}", ".{1,60}"),

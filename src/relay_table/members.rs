@@ -196,8 +196,9 @@ impl FleetStore for RelayTable {
     async fn join(&self, member: &Member) -> Result<(), StorageError> {
         let mut row = encode_member(member);
         row.insert(JOINED_AT.to_owned(), text(self.clock.now().to_string()));
-        // An id of its own: what was put by an attempt whose answer was lost is this same row.
-        self.put(row).await
+        // An id of its own: what is there was put by an attempt whose answer was lost. It may say more by now, that this
+        // member is dead above all, so an attempt that arrives late changes nothing.
+        self.put_if(row, "attribute_not_exists(pk)", &[]).await.map(|_| ())
     }
 
     async fn renew(&self, member: &Member, report: &Report) -> Result<bool, StorageError> {
@@ -308,6 +309,30 @@ impl RelayTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::call::testing::any_item;
+    use crate::storage::call::text;
+    use proptest::prelude::*;
+
+    const COLUMNS: [&str; 10] = [SK, VERSION, MEMBERS, NUMBER, COUNTER, DEAD, LEAVING, HANDLERS, EXPIRES, OVERDUE];
+
+    proptest! {
+        /// Whatever the rows hold, there is a fleet of as many members as rows of members, or one is named.
+        #[test]
+        fn any_rows_are_a_fleet_or_one_is_named(rows in proptest::collection::vec((any_item(&COLUMNS), 0_usize..4), 0..4)) {
+            let keys = ["member#a~1", VIEW, LINEAGE, "member#"];
+            let rows: Vec<Item> = (rows.into_iter())
+                .map(|(mut row, key)| {
+                    row.insert(SK.to_owned(), text(keys[key]));
+                    row
+                })
+                .collect();
+            let of_members = rows.iter().filter(|row| text_of(row, SK).unwrap().starts_with(MEMBER)).count();
+            match decode_fleet(&rows) {
+                Ok(fleet) => prop_assert_eq!(fleet.members.len(), of_members),
+                Err((key, _)) => prop_assert!(keys.contains(&key.as_str())),
+            }
+        }
+    }
 
     #[test]
     fn a_fleet_survives_its_rows() {

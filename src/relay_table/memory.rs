@@ -47,6 +47,17 @@ impl MemoryRelayTable {
         self.with(|rows| rows.reports.values().cloned().collect())
     }
 
+    /// Pauses a handler, or lets it go on.
+    pub fn set_paused(&self, handler: &HandlerName, paused: bool) {
+        self.with(|rows| {
+            if paused {
+                rows.paused.insert(handler.clone());
+            } else {
+                rows.paused.remove(handler);
+            }
+        });
+    }
+
     /// The checkpoints that were saved without a lease, as they stand: those of lanes that run for themselves.
     #[must_use]
     pub fn saved(&self, handler: &HandlerName) -> BTreeMap<ShardId, Checkpoint> {

@@ -44,8 +44,9 @@ impl FleetStore for MemoryRelayTable {
 
     async fn join(&self, member: &Member) -> Result<(), StorageError> {
         self.with(|rows| {
-            rows.fleet.members.retain(|row| row.id != member.id);
-            rows.fleet.members.push(member.clone());
+            if rows.member(&member.id).is_none() {
+                rows.fleet.members.push(member.clone());
+            }
         });
         Ok(())
     }

@@ -147,3 +147,20 @@ impl Call<'_> {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! Any item, for the properties of whoever decodes one.
+
+    use proptest::prelude::*;
+
+    use super::{AttributeValue, Item};
+    use crate::event::testing::{any_row, into_sdk_value};
+
+    into_sdk_value!(AttributeValue);
+
+    /// An item that has some of these attributes, whatever they hold.
+    pub(crate) fn any_item(names: &'static [&'static str]) -> impl Strategy<Value = Item> {
+        any_row(names).prop_map(|row| row.into_iter().map(|(name, value)| (name, value.into())).collect())
+    }
+}

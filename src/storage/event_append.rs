@@ -367,6 +367,9 @@ impl<'a> Append<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::decode_row;
+    use crate::event::testing::any_event;
+    use proptest::prelude::*;
 
     fn event(payload_bytes: usize) -> NewEvent {
         NewEvent {
@@ -413,5 +416,25 @@ mod tests {
         assert_eq!(event(0).row_bytes(&root, Sequence(1_234), EVENT_BYTES_MAX), 72 + 2);
         assert_eq!(problem(None, &[event(EVENT_BYTES_MAX - 72)]), "0..=0");
         assert!(problem(None, &[event(EVENT_BYTES_MAX - 71)]).contains("more than 409600"));
+    }
+
+    proptest! {
+        /// What is appended is what is read, its payload in its row or in chunks.
+        #[test]
+        fn an_event_survives_its_row(mut event in any_event(), in_chunks in proptest::option::of(1_usize..400)) {
+            event.traceparent = None;
+            event.chunked = in_chunks.map(|chunk_bytes| Box::new(Chunked::new(&event.payload, chunk_bytes, "t")));
+            let new = NewEvent {
+                event_type: event.event_type.clone(),
+                payload: event.payload.clone(),
+                correlation_id: event.correlation_id.clone(),
+                created_at: event.created_at,
+            };
+            let item = new.item(&event.root, event.sequence, event.chunked.as_deref());
+            if event.chunked.is_some() {
+                event.payload = Bytes::new();
+            }
+            prop_assert_eq!(decode_row(item), Ok(event));
+        }
     }
 }

@@ -96,6 +96,26 @@ impl Standing {
     }
 }
 
+/// A mark that was taken away: others may remember it for a while, and let go of what the stream brings. Until the table
+/// was looked at after that, this stands for the root in the mark's place, so that whoever takes over looks at it, too.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Ending {
+    /// The event the mark stood before.
+    pub sequence: Sequence,
+    /// When the mark was written.
+    pub marked_at: Timestamp,
+    /// Its branch.
+    pub branch: Option<Branch>,
+}
+
+impl Ending {
+    /// What is left of a mark that is taken away.
+    #[must_use]
+    pub fn of(mark: &Mark) -> Self {
+        Self { sequence: mark.sequence, marked_at: mark.marked_at, branch: mark.branch.clone() }
+    }
+}
+
 /// The marked roots of a handler.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Marked {
@@ -103,6 +123,8 @@ pub struct Marked {
     pub deferred: Vec<(Root, Option<Branch>)>,
     /// How many wait for an operator.
     pub parked: usize,
+    /// Those whose mark was taken away, and that are to be looked at once more.
+    pub ending: Vec<(Root, Ending)>,
 }
 
 impl Marked {
@@ -181,8 +203,11 @@ pub trait MarkStore: Send + Sync {
         mark: &Mark,
     ) -> Result<Marking, StorageError>;
 
-    /// Takes a mark away. Refused when the root carries another mark, or none.
+    /// Takes a mark away, and leaves its [`Ending`]. Refused when the root carries another mark, or none.
     async fn unmark(&self, handler: &HandlerName, root: &Root, mark: &Mark) -> Result<Marking, StorageError>;
+
+    /// The root was looked at once more: what is left of its mark goes, unless it was marked again meanwhile.
+    async fn forget(&self, handler: &HandlerName, root: &Root, ending: &Ending) -> Result<Marking, StorageError>;
 
     /// Takes a root's position and mark away: the table has no row of it any more.
     async fn purge(&self, handler: &HandlerName, root: &Root) -> Result<(), StorageError>;

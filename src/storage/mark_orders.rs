@@ -6,7 +6,7 @@
 use aws_sdk_dynamodb::types::{TransactWriteItem, Update};
 
 use super::call::{Item, number, sequence_of, text, text_of};
-use super::mark_row::{Change, PASSED, mark_of};
+use super::mark_row::{Change, PASSED, ending_of, mark_of};
 use super::mark_store::{NUMBER, ORDERS, marks_key, skipped_key};
 use super::transaction::put;
 use super::{DynamoMarks, Mark, MarkState, Marking, Skip, Standing, StorageError};
@@ -28,6 +28,9 @@ impl DynamoMarks {
             let unreadable =
                 |reason| StorageError::Unreadable { table: self.relay.clone(), key: key.to_owned(), reason };
             let root = Root::parse(key).map_err(|_| unreadable("`sk` is no root's key"))?;
+            if ending_of(item).is_some() {
+                return Ok(());
+            }
             let mark = mark_of(item).map_err(unreadable)?.ok_or_else(|| unreadable("`mark` is missing"))?;
             found.push((root, mark));
             Ok(())

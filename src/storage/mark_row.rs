@@ -8,24 +8,26 @@ use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem, Update};
 
 use super::call::{Item, number, sequence_of, text, text_of};
 use super::position_store::{PK, SEQUENCE};
-use super::{Mark, MarkState, Passed, Standing};
+use super::{Ending, Mark, MarkState, Passed, Standing};
 use crate::event::{Sequence, Timestamp};
 use crate::stream::{Branch, ShardId};
 
 /// S: `parked` or `deferred`.
 pub(super) const MARK: &str = "mark";
 /// N: the event the root stands before.
-const MARK_SEQUENCE: &str = "mark_sequence";
+pub(super) const MARK_SEQUENCE: &str = "mark_sequence";
 /// N: how often the handler was given it.
 const MARK_ATTEMPTS: &str = "mark_attempts";
 /// S: why.
 const MARK_REASON: &str = "mark_reason";
 /// S: since when.
-const MARKED_AT: &str = "marked_at";
+pub(super) const MARKED_AT: &str = "marked_at";
 /// BOOL: events before the position are given again.
 const MARK_REWOUND: &str = "mark_rewound";
 /// S: the branch that the root was met on; absent where there is none.
 pub(super) const MARK_BRANCH: &str = "mark_branch";
+/// What `mark` says, in the relay's table alone, of a mark that was taken away.
+pub(super) const ENDING: &str = "ending";
 /// The attributes of a mark.
 pub(super) const MARK_COLUMNS: [&str; 7] =
     [MARK, MARK_SEQUENCE, MARK_ATTEMPTS, MARK_REASON, MARKED_AT, MARK_REWOUND, MARK_BRANCH];
@@ -46,6 +48,14 @@ pub(super) fn mark_of(item: &Item) -> Result<Option<Mark>, &'static str> {
     let rewound = item.get(MARK_REWOUND).and_then(|value| value.as_bool().ok()) == Some(&true);
     let mark = Mark::new(state, sequence, attempts, text_of(item, MARK_REASON).unwrap_or_default(), marked_at);
     Ok(Some(Mark { rewound, branch: branch_of(item), ..mark }))
+}
+
+/// What is left of a mark in a row of the relay's table; none when the row is a mark.
+pub(super) fn ending_of(item: &Item) -> Option<Ending> {
+    text_of(item, MARK).filter(|state| *state == ENDING)?;
+    let sequence = sequence_of(item, MARK_SEQUENCE)?;
+    let marked_at = text_of(item, MARKED_AT).and_then(|moment| Timestamp::parse(moment).ok())?;
+    Some(Ending { sequence, marked_at, branch: branch_of(item) })
 }
 
 /// The branch in a row; none where it names none.
@@ -163,5 +173,33 @@ impl<'a> Change<'a> {
             .set_expression_attribute_names(sequence)
             .set_expression_attribute_values(Some(self.values));
         TransactWriteItem::builder().update(update.build().expect("key and expression are set")).build()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::call::testing::any_item;
+    use proptest::prelude::*;
+
+    const COLUMNS: [&str; 8] =
+        [MARK, MARK_SEQUENCE, MARK_ATTEMPTS, MARK_REASON, MARKED_AT, MARK_REWOUND, MARK_BRANCH, PASSED];
+
+    proptest! {
+        /// A row never has a mark, or holes, that it does not say in full.
+        #[test]
+        fn any_row_has_a_mark_or_none_or_says_what_is_wrong(item in any_item(&COLUMNS)) {
+            match mark_of(&item) {
+                Ok(Some(mark)) => prop_assert!(
+                    MarkState::parse(text_of(&item, MARK).unwrap()) == Some(mark.state)
+                        && sequence_of(&item, MARK_SEQUENCE) == Some(mark.sequence)
+                        && item.contains_key(MARKED_AT)
+                ),
+                Ok(None) => prop_assert!(!item.contains_key(MARK)),
+                Err(reason) => prop_assert!(item.contains_key(MARK) && reason.starts_with("`mark")),
+            }
+            let passed = passed_of(&item);
+            prop_assert_eq!(matches!(passed, Ok(None)), !item.contains_key(PASSED));
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Marks on DynamoDB: on the position row, and, so that they are found without a scan, in the relay's own table.
 //!
-//! Rows of the relay's table: `pk = marks#{handler}`, `sk` = the root's key, with the mark's attributes; `pk =
+//! Rows of the relay's table: `pk = marks#{handler}`, `sk` = the root's key, with the mark's attributes, or, after it was
+//! taken away and until the root was looked at once more, the same with `mark` = `ending`; `pk =
 //! skipped#{handler}`, `sk = {root key}#{sequence}`, the record of a passed event; `pk = rewound#{handler}`, `sk = {root
 //! key}#{time}`, `to` N, `reason` S, the record of events that were ordered again; `pk = orders`, `sk = all`, a `number`
 //! that grows with each change by an operator, which a running relay looks at. Both tables change in one
@@ -8,14 +9,16 @@
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::types::{ReturnConsumedCapacity, TransactWriteItem};
+use aws_sdk_dynamodb::types::{Delete, ReturnConsumedCapacity, TransactWriteItem};
 
 use super::call::{Call, Item, number, sequence_of, text, text_of};
-use super::mark_row::{Change, MARK, MARK_BRANCH, PASSED, branch_of, columns_of};
+use super::mark_row::{
+    Change, ENDING, MARK, MARK_BRANCH, MARK_SEQUENCE, MARKED_AT, PASSED, branch_of, columns_of, ending_of,
+};
 use super::position_store::{PK, UPDATED_AT, position_key};
 use super::rows::read_page;
 use super::transaction::{Transacted, delete, put};
-use super::{Mark, MarkState, MarkStore, Marked, Marking, Pass, Skip, Standing, StorageError, TableNames};
+use super::{Ending, Mark, MarkState, MarkStore, Marked, Marking, Pass, Skip, Standing, StorageError, TableNames};
 use crate::aws::AwsClients;
 use crate::event::{Root, Sequence, escape};
 use crate::handler::HandlerName;
@@ -131,8 +134,23 @@ impl MarkStore for DynamoMarks {
         let mut change = Change::of(&self.positions, position_key(handler, root));
         change.unmark();
         change.only_marked(mark);
-        let key = [("pk".to_owned(), text(marks_key(handler))), ("sk".to_owned(), text(root.key()))];
-        self.transact(vec![change.build(), delete(&self.relay, key.into())]).await
+        let mut left: Item = columns_of(mark).into_iter().map(|(column, value)| (column.to_owned(), value)).collect();
+        left.extend([(MARK.to_owned(), text(ENDING))]);
+        left.extend([("pk".to_owned(), text(marks_key(handler))), ("sk".to_owned(), text(root.key()))]);
+        self.transact(vec![change.build(), put(&self.relay, left)]).await
+    }
+
+    async fn forget(&self, handler: &HandlerName, root: &Root, ending: &Ending) -> Result<Marking, StorageError> {
+        let delete = Delete::builder()
+            .table_name(&self.relay)
+            .key("pk", text(marks_key(handler)))
+            .key("sk", text(root.key()))
+            .condition_expression("mark = :ending AND mark_sequence = :sequence AND marked_at = :at")
+            .expression_attribute_values(":ending", text(ENDING))
+            .expression_attribute_values(":sequence", number(ending.sequence))
+            .expression_attribute_values(":at", text(ending.marked_at.to_string()));
+        let delete = delete.build().expect("table and key are set");
+        self.transact(vec![TransactWriteItem::builder().delete(delete).build()]).await
     }
 
     async fn pass(
@@ -168,10 +186,14 @@ impl MarkStore for DynamoMarks {
 
     async fn marked(&self, handler: &HandlerName) -> Result<Marked, StorageError> {
         let mut found = Marked::default();
-        let attributes = format!("sk, {MARK}, {MARK_BRANCH}");
+        let attributes = format!("sk, {MARK}, {MARK_BRANCH}, {MARK_SEQUENCE}, {MARKED_AT}");
         self.each_row(marks_key(handler), Some(&attributes), |item| {
             let key = text_of(item, "sk").unwrap_or("-");
             let root = Root::parse(key).ok();
+            if let Some((root, ending)) = root.clone().zip(ending_of(item)) {
+                found.ending.push((root, ending));
+                return Ok(());
+            }
             let state = text_of(item, MARK).and_then(MarkState::parse);
             let reason = "`sk` is no root's key, or `mark` neither parked nor deferred";
             let unreadable = || StorageError::Unreadable { table: self.relay.clone(), key: key.to_owned(), reason };

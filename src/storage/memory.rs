@@ -8,10 +8,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    Advance, Advanced, EventSource, Mark, MarkState, MarkStore, Marked, Marking, Pass, PositionStore, RowPage, Skip,
-    Standing, StorageError,
+    Advance, Advanced, Ending, EventSource, Mark, MarkState, MarkStore, Marked, Marking, Pass, PositionStore, RowPage,
+    Skip, Standing, StorageError,
 };
 use crate::event::{Event, InvalidRow, Root, Row, Sequence, Timestamp};
+use crate::failpoint::{self, Failpoint};
 use crate::handler::HandlerName;
 
 /// The events table in memory.
@@ -101,6 +102,7 @@ struct Standings {
     rows: BTreeMap<(HandlerName, Root), Standing>,
     skips: Vec<(HandlerName, Root, Skip)>,
     orders: u64,
+    endings: BTreeMap<(HandlerName, Root), Ending>,
 }
 
 impl MemoryPositions {
@@ -126,6 +128,11 @@ impl MemoryPositions {
         self.with(|all| all.skips.clone())
     }
 
+    /// An operator has ordered something: a running relay looks at what has changed.
+    pub fn order(&self) {
+        self.with(|all| all.orders += 1);
+    }
+
     /// What an operator does who orders a root back; true when it could be.
     pub fn rewind(&self, handler: &HandlerName, root: &Root, to: Sequence) -> bool {
         self.with(|all| {
@@ -134,6 +141,7 @@ impl MemoryPositions {
             let Some(row) = row.filter(|row| row.mark.is_none() && row.position >= Some(to)) else { return false };
             let mark = Mark::new(MarkState::Deferred, to, 0, "ordered back", Timestamp::from_unix_millis(0));
             row.mark = Some(Mark { rewound: true, ..mark });
+            all.endings.remove(&(handler.clone(), root.clone()));
             true
         })
     }
@@ -169,7 +177,9 @@ impl PositionStore for MemoryPositions {
         let write = |all: &mut Standings, advance: &Advance| {
             let row = all.rows.entry((handler.clone(), advance.root.clone())).or_default();
             match row.position {
-                Some(durable) if durable >= advance.to => Advanced::Refused { durable },
+                Some(durable) if durable >= advance.to && !failpoint::is_set(Failpoint::UnconditionalPosition) => {
+                    Advanced::Refused { durable }
+                }
                 _ => {
                     row.position = Some(advance.to);
                     Advanced::Written
@@ -195,6 +205,7 @@ impl MarkStore for MemoryPositions {
                 return Marking::Refused;
             }
             (row.position, row.mark) = (standing.position, Some(mark.clone()));
+            all.endings.remove(&(handler.clone(), root.clone()));
             Marking::Done
         }))
     }
@@ -225,12 +236,25 @@ impl MarkStore for MemoryPositions {
                 return Marking::Refused;
             }
             row.mark = None;
+            all.endings.insert((handler.clone(), root.clone()), Ending::of(mark));
             Marking::Done
         }))
     }
 
+    async fn forget(&self, handler: &HandlerName, root: &Root, ending: &Ending) -> Result<Marking, StorageError> {
+        let key = (handler.clone(), root.clone());
+        Ok(self.with(|all| match all.endings.get(&key) {
+            Some(left) if left == ending => {
+                all.endings.remove(&key);
+                Marking::Done
+            }
+            _ => Marking::Refused,
+        }))
+    }
+
     async fn purge(&self, handler: &HandlerName, root: &Root) -> Result<(), StorageError> {
-        self.with(|all| all.rows.remove(&(handler.clone(), root.clone())));
+        let key = (handler.clone(), root.clone());
+        self.with(|all| (all.rows.remove(&key), all.endings.remove(&key)));
         Ok(())
     }
 
@@ -242,10 +266,13 @@ impl MarkStore for MemoryPositions {
     async fn marked(&self, handler: &HandlerName) -> Result<Marked, StorageError> {
         Ok(self.with(|all| {
             let mine = all.rows.iter().filter(|((of, _), _)| of == handler);
-            Marked::of(mine.filter_map(|((_, root), row)| {
+            let marked = Marked::of(mine.filter_map(|((_, root), row)| {
                 let mark = row.mark.as_ref()?;
                 Some((root.clone(), mark.state, mark.branch.clone()))
-            }))
+            }));
+            let endings = all.endings.iter().filter(|((of, _), _)| of == handler);
+            let ending = endings.map(|((_, root), ending)| (root.clone(), ending.clone())).collect();
+            Marked { ending, ..marked }
         }))
     }
 

@@ -28,7 +28,7 @@ pub use error::StorageError;
 pub use event_append::{APPEND_BYTES_MAX, APPEND_EVENTS_MAX, EVENT_BYTES_MAX, NewEvent};
 pub use event_chunks::CHUNK_BYTES_DEFAULT;
 pub use event_store::EventStore;
-pub use mark::{Mark, MarkState, MarkStore, Marked, Marking, Pass, Skip, Standing};
+pub use mark::{Ending, Mark, MarkState, MarkStore, Marked, Marking, Pass, Skip, Standing};
 pub use mark_store::DynamoMarks;
 pub use memory::{MemoryEvents, MemoryPositions};
 pub use passed::{Hole, Passed};

@@ -120,7 +120,7 @@ impl DynamoStream {
         let answer = observe("DescribeStream", call.send())
             .await
             .map_err(|error| failed("DescribeStream", "dynamodb:DescribeStream", error))?;
-        let listed = answer.stream_description.and_then(|description| description.shards).unwrap_or_default();
+        let listed = shards_of(answer.stream_description)?.shards.unwrap_or_default();
         // Emulators ignore the filter.
         Ok(listed.into_iter().filter_map(shard).filter(|shard| shard.parent.as_ref() == Some(parent)).collect())
     }
@@ -136,10 +136,7 @@ impl DynamoStream {
         let answer = observe("GetShardIterator", call.send())
             .await
             .map_err(|error| failed("GetShardIterator", "dynamodb:GetShardIterator", error))?;
-        answer.shard_iterator.map(ShardIterator).ok_or_else(|| StreamError::Unavailable {
-            operation: "GetShardIterator",
-            source: Box::new(Malformed("shard iterator")),
-        })
+        answer.shard_iterator.map(ShardIterator).ok_or_else(|| lacking("GetShardIterator", Lacking("a shard iterator")))
     }
 
     fn arn_of(&self, shard: &ShardId) -> Arc<str> {
@@ -242,6 +239,20 @@ fn shard(shard: sdk::Shard) -> Option<Shard> {
     })
 }
 
+/// The answer to a call lacks what every such answer has: something on the way has lost it, and it says nothing.
+#[derive(Debug, thiserror::Error)]
+#[error("an answer without {0}")]
+struct Lacking(&'static str);
+
+fn lacking(operation: &'static str, error: impl std::error::Error + Send + Sync + 'static) -> StreamError {
+    StreamError::Unavailable { operation, source: Box::new(error) }
+}
+
+/// What DescribeStream says: without it the stream is not one without shards.
+fn shards_of(description: Option<sdk::StreamDescription>) -> Result<sdk::StreamDescription, StreamError> {
+    description.ok_or_else(|| lacking("DescribeStream", Lacking("a description of the stream")))
+}
+
 fn failed<E, R>(operation: &'static str, action: &'static str, error: Box<SdkError<E, R>>) -> StreamError
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
@@ -288,7 +299,7 @@ impl StreamSource for DynamoStream {
         let answer = observe("DescribeStream", call.send())
             .await
             .map_err(|error| failed("DescribeStream", "dynamodb:DescribeStream", error))?;
-        let Some(description) = answer.stream_description else { return Ok(ShardPage::default()) };
+        let description = shards_of(answer.stream_description)?;
         let shards: Vec<Shard> = description.shards.unwrap_or_default().into_iter().filter_map(shard).collect();
         self.with(|streams| streams.listed.extend(shards.iter().map(|shard| shard.id.clone())));
         Ok(ShardPage { shards, next: description.last_evaluated_shard_id.map(|id| ShardId::new(&id)) })
@@ -335,17 +346,22 @@ impl ShardSource for DynamoStream {
         let answer = observe("GetRecords", call.send())
             .await
             .map_err(|error| failed("GetRecords", "dynamodb:GetRecords", error))?;
+        let next = answer.next_shard_iterator.filter(|next| !next.is_empty()).map(ShardIterator);
+        if answer.records.is_none() && next.is_none() {
+            // Only an answer that has come whole may end a shard.
+            return Err(lacking("GetRecords", Lacking("records")));
+        }
         let found = answer.records.unwrap_or_default();
         let bodies = || found.iter().filter_map(|record| record.dynamodb.as_ref());
         let bytes = bodies().filter_map(|body| usize::try_from(body.size_bytes?).ok()).sum();
         let last = bodies().next_back().and_then(|body| body.sequence_number.as_deref()).map(StreamSequence::new);
         let (records, clock) = (found.len(), self.clock.clone());
         Ok(Fetched::new(
-            answer.next_shard_iterator.filter(|next| !next.is_empty()).map(ShardIterator),
+            next,
             (last, records, bytes),
             Box::new(move || {
                 let decoded = found.into_iter().map(|record| decode(record, &clock)).collect::<Result<_, _>>();
-                decoded.map_err(|error| StreamError::Unavailable { operation: "GetRecords", source: Box::new(error) })
+                decoded.map_err(|error| lacking("GetRecords", error))
             }),
         ))
     }
@@ -354,7 +370,78 @@ impl ShardSource for DynamoStream {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aws_smithy_types::Blob;
+    use crate::event::testing::{AnyValue, any_row, into_sdk_value};
+    use aws_smithy_types::{Blob, DateTime};
+    use proptest::prelude::*;
+
+    into_sdk_value!(AttributeValue);
+
+    const COLUMNS: [&str; 5] = ["pk", "sk", "event_type", "payload", "created_at"];
+
+    /// Whatever a service may answer with for a row, and a good key in every other.
+    fn any_image() -> impl Strategy<Value = Option<HashMap<String, AnyValue>>> {
+        let image = (any_row(&COLUMNS), any::<bool>()).prop_map(|(mut row, keyed)| {
+            if keyed {
+                row.insert("pk".to_owned(), AnyValue::S("orders##1".to_owned()));
+                row.insert("sk".to_owned(), AnyValue::N("7".to_owned()));
+            }
+            row
+        });
+        proptest::option::weighted(0.8, image)
+    }
+
+    fn image_of(row: Option<HashMap<String, AnyValue>>) -> Option<Image> {
+        row.map(|row| row.into_iter().map(|(name, value)| (name, value.into())).collect())
+    }
+
+    proptest! {
+        /// Whatever GetRecords answers with: a record is decoded as its row is, or it is none.
+        #[test]
+        fn any_record_is_decoded_as_its_row_is(
+            (keys, new_image) in (any_image(), any_image()),
+            (bodiless, number) in (proptest::bool::weighted(0.1), proptest::option::weighted(0.9, "[0-9]{1,40}|.{0,9}")),
+            (secs, nanos) in (any::<i64>(), any::<u32>()),
+            event_name in proptest::option::of("INSERT|MODIFY|REMOVE|OTHER"),
+        ) {
+            let body = sdk::StreamRecord::builder()
+                .set_keys(image_of(keys.clone()))
+                .set_new_image(image_of(new_image.clone()))
+                .set_sequence_number(number.clone())
+                .approximate_creation_date_time(DateTime::from_secs_and_nanos(secs, nanos % 1_000_000_000))
+                .build();
+            let record = sdk::Record::builder()
+                .set_event_name(event_name.as_deref().map(OperationType::from))
+                .set_dynamodb((!bodiless).then_some(body))
+                .build();
+            let decoded = decode(record, &Clock::system());
+            prop_assert_eq!(decoded.is_err(), bodiless || number.is_none());
+            let Ok(decoded) = decoded else { return Ok(()) };
+            prop_assert_eq!(Some(decoded.sequence), number.as_deref().map(StreamSequence::new));
+            match (event_name.as_deref(), decoded.change) {
+                (Some("INSERT"), change) => {
+                    let row = decode_row(new_image.clone().or(keys).unwrap_or_default());
+                    let same = match (&change, Change::of_row(row)) {
+                        (Change::Inserted(one), Change::Inserted(two)) => *one == two && new_image.is_some(),
+                        (Change::Invalid(one), Change::Invalid(two)) => {
+                            (&one.root, one.sequence) == (&two.root, two.sequence)
+                                && (new_image.is_none() || one.reason == two.reason)
+                        }
+                        // A record without its image is never an event.
+                        (Change::Invalid(one), Change::Inserted(_)) => new_image.is_none() && one.reason.contains("image"),
+                        (Change::ForeignKey { problem: one }, Change::ForeignKey { problem: two }) => *one == two,
+                        (one, two) => matches!((one, two), (Change::Chunk, Change::Chunk)),
+                    };
+                    prop_assert!(same, "{:?}", change);
+                }
+                (Some("REMOVE"), Change::Removed(root)) => {
+                    let pk = keys.as_ref().and_then(|keys| keys.get("pk"));
+                    let pk = if let Some(AnyValue::S(pk)) = pk { Root::parse(pk).ok() } else { None };
+                    prop_assert_eq!(root, pk);
+                }
+                (_, change) => prop_assert!(matches!(change, Change::Modified)),
+            }
+        }
+    }
 
     fn image(body: bool) -> Image {
         let mut image = Image::from([

@@ -150,32 +150,149 @@ mod tests {
         assert_eq!(lineage.waiting(), 1);
     }
 
+    /// What there is to know of a shard, in the plain model.
+    #[derive(Debug, Clone, Default)]
+    #[expect(clippy::struct_excessive_bools, reason = "a row of a table, one column for each question")]
+    struct Plain {
+        known: bool,
+        parent: Option<usize>,
+        opened: bool,
+        finished: bool,
+        here: bool,
+    }
+
+    /// What may happen to the view of a handler, by the numbers of shards.
+    #[derive(Debug, Clone)]
+    enum Step {
+        Observe(usize, Option<usize>),
+        Retain(BTreeSet<usize>),
+        Open(BTreeSet<usize>),
+        Close(usize),
+        Finish(usize),
+    }
+
+    /// So many shards there are in all.
+    const SHARDS: usize = 8;
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let some = || proptest::collection::btree_set(0..SHARDS, 0..=SHARDS);
+        let step = prop_oneof![
+            4 => (0..SHARDS, proptest::option::of(0..SHARDS)).prop_map(|(shard, parent)| Step::Observe(shard, parent)),
+            1 => some().prop_map(Step::Retain),
+            3 => some().prop_map(Step::Open),
+            1 => (0..SHARDS).prop_map(Step::Close),
+            2 => (0..SHARDS).prop_map(Step::Finish),
+        ];
+        proptest::collection::vec(step, 0..60)
+    }
+
+    fn ids(numbers: impl IntoIterator<Item = usize>) -> Vec<ShardId> {
+        numbers.into_iter().map(id).collect()
+    }
+
+    /// The numbers of the shards of which this is so.
+    fn those(shards: &[Plain], is_so: impl Fn(&Plain) -> bool) -> Vec<usize> {
+        (0..shards.len()).filter(|number| is_so(&shards[*number])).collect()
+    }
+
     proptest! {
-        /// Against the plain statement of the rule, over random trees and random orders of finishing.
+        /// Against the plain model, whatever happens in whatever order: a row for each shard, looked through each time.
         #[test]
-        fn opens_each_shard_once_and_never_before_its_parent(
-            parents in proptest::collection::vec(proptest::option::of(0usize..20), 1..20),
-            picks in proptest::collection::vec(0usize..20, 0..60),
+        fn agrees_with_a_row_for_each_shard(
+            finished in proptest::collection::btree_set(0..SHARDS, 0..4),
+            steps in steps(),
         ) {
-            let shards: Vec<Shard> = (parents.iter().enumerate())
-                .map(|(number, parent)| shard(number, parent.filter(|parent| *parent < number)))
-                .collect();
-            let mut lineage = Lineage::default();
-            lineage.observe(&shards);
-            let (mut opened, mut finished) = (BTreeSet::new(), BTreeSet::new());
-            for pick in picks.iter().map(Some).chain(std::iter::repeat_n(None, shards.len() * 2)) {
-                for id in lineage.open_next(|_| true) {
-                    let shard = shards.iter().find(|shard| shard.id == id).unwrap();
-                    prop_assert!(shard.parent.as_ref().is_none_or(|parent| finished.contains(parent)));
-                    prop_assert!(opened.insert(id));
+            let mut lineage = Lineage::with_finished(finished.iter().copied().map(id));
+            let mut plain = vec![Plain::default(); SHARDS];
+            for number in &finished {
+                plain[*number].finished = true;
+            }
+            for step in steps {
+                match step {
+                    Step::Observe(number, parent) => {
+                        lineage.observe(&[shard(number, parent)]);
+                        if !plain[number].known {
+                            (plain[number].known, plain[number].parent) = (true, parent);
+                        }
+                    }
+                    Step::Retain(listed) => {
+                        let gone = |number: &usize| !listed.contains(number) && !plain[*number].opened;
+                        let known = those(&plain, |shard| shard.known || shard.finished);
+                        let gone: Vec<usize> = known.into_iter().filter(gone).collect();
+                        let listed = listed.iter().copied().map(id).collect();
+                        prop_assert_eq!(lineage.retain(&listed), ids(gone.clone()));
+                        for number in gone {
+                            plain[number] = Plain::default();
+                        }
+                    }
+                    Step::Open(among) => {
+                        let waits_for = |parent: usize| plain[parent].known && !plain[parent].finished;
+                        let opens = |shard: &Plain| {
+                            let free = !shard.parent.is_some_and(waits_for);
+                            free && shard.known && !shard.opened && !shard.finished
+                        };
+                        let mut ready = those(&plain, opens);
+                        ready.retain(|number| among.contains(number));
+                        let among = |shard: &ShardId| among.iter().any(|number| id(*number) == *shard);
+                        prop_assert_eq!(lineage.open_next(among), ids(ready.clone()));
+                        for number in ready {
+                            (plain[number].opened, plain[number].here) = (true, true);
+                        }
+                    }
+                    Step::Close(number) => {
+                        lineage.close(&id(number));
+                        (plain[number].opened, plain[number].here) = (false, false);
+                    }
+                    Step::Finish(number) => {
+                        lineage.finish(&id(number));
+                        (plain[number].opened, plain[number].finished) = (false, true);
+                    }
                 }
-                let running: Vec<_> = opened.difference(&finished).cloned().collect();
-                if let Some(next) = running.get(pick.copied().unwrap_or(0) % running.len().max(1)) {
-                    lineage.finish(next);
-                    finished.insert(next.clone());
+                let waiting = those(&plain, |shard| shard.known && !shard.opened && !shard.finished);
+                prop_assert_eq!(lineage.waiting(), waiting.len());
+                let opened: Vec<ShardId> = lineage.opened().iter().cloned().collect();
+                prop_assert_eq!(opened, ids(those(&plain, |shard| shard.opened)));
+                for number in 0..SHARDS {
+                    prop_assert_eq!(lineage.was_opened(&id(number)), plain[number].here);
+                    let child = plain.iter().any(|shard| shard.parent == Some(number));
+                    prop_assert_eq!(lineage.has_child(&id(number)), child);
                 }
             }
-            prop_assert_eq!(opened.len(), shards.len());
+        }
+
+        /// Over any graph of parents, loops included, and any order of finishing: what is opened in the end is what a
+        /// search from the shards without a listed parent comes to, each once, and none before its parent.
+        #[test]
+        fn opens_what_a_search_from_the_oldest_finds(
+            parents in proptest::collection::vec(proptest::option::of(0_usize..25), 1..20),
+            picks in proptest::collection::vec(0_usize..20, 0..60),
+        ) {
+            let mut lineage = Lineage::default();
+            for (number, parent) in parents.iter().enumerate() {
+                lineage.observe(&[shard(number, *parent)]);
+            }
+            let listed = |parent: Option<usize>| parent.filter(|parent| *parent < parents.len());
+            let mut found: BTreeSet<usize> =
+                (0..parents.len()).filter(|number| listed(parents[*number]).is_none()).collect();
+            for _ in 0..parents.len() {
+                let of_found = |number: &usize| listed(parents[*number]).is_some_and(|parent| found.contains(&parent));
+                let children: Vec<usize> = (0..parents.len()).filter(of_found).collect();
+                found.extend(children);
+            }
+            let (mut opened, mut finished) = (BTreeSet::new(), BTreeSet::new());
+            let mut picks = picks.into_iter();
+            loop {
+                for opening in lineage.open_next(|_| true) {
+                    let number = (0..parents.len()).find(|number| id(*number) == opening).unwrap();
+                    prop_assert!(listed(parents[number]).is_none_or(|parent| finished.contains(&parent)));
+                    prop_assert!(opened.insert(number), "{} was opened twice", number);
+                }
+                let running: Vec<usize> = opened.difference(&finished).copied().collect();
+                let Some(next) = running.get(picks.next().unwrap_or(0) % running.len().max(1)) else { break };
+                lineage.finish(&id(*next));
+                finished.insert(*next);
+            }
+            prop_assert_eq!(opened, found);
         }
     }
 }

@@ -23,6 +23,7 @@ use super::pace::{Fill, POLL_INTERVAL_MIN, Pace};
 use super::window::{LaneId, Read, ReadPlace};
 use super::{Change, Fetched, Page, Record, ShardIterator, ShardSource, StreamError, StreamPoint};
 use crate::event::Timestamp;
+use crate::failpoint::{self, Failpoint};
 use crate::telemetry::{Beat, Health, names, with_causes};
 use crate::time::{Backoff, BackoffPolicy, Clock, Random};
 use std::sync::Arc;
@@ -272,7 +273,7 @@ impl ShardReader {
         self.count(&records);
         let Some(state) = self.places.get_mut(&read.place) else { return };
         let wait = state.pace.wait_after(fill);
-        let end = next.is_none();
+        let end = next.is_none() || (failpoint::is_set(Failpoint::EmptyPageEnds) && records.is_empty());
         state.iterator = next;
         state.due = Instant::now() + wait;
         if fill != Fill::Full {

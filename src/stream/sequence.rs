@@ -97,6 +97,46 @@ pub enum StreamPoint {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    /// The digits as a number of forty places, the most that DynamoDB writes.
+    fn places(digits: &str) -> String {
+        format!("{digits:0>40}")
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_are_ordered_by_their_value(one in "0{0,3}[0-9]{1,37}", two in "0{0,3}[0-9]{1,37}") {
+            let (first, second) = (StreamSequence::new(&one), StreamSequence::new(&two));
+            prop_assert_eq!(first.cmp(&second), places(&one).cmp(&places(&two)));
+            prop_assert_eq!(first == second, places(&one) == places(&two));
+            prop_assert!(first.digits().len() >= 21 && places(&first.digits()) == places(&one));
+            prop_assert_eq!(StreamSequence::parse(&one), Some(first.clone()));
+            prop_assert_eq!(StreamSequence::parse(&first.digits()), Some(first));
+        }
+
+        #[test]
+        fn any_place_in_a_scan_survives_being_written(rows in 1_u64.., sk in "-?[0-9]{1,38}", pk: String) {
+            let place = StreamSequence::of_row(rows, &sk, &pk);
+            let read = StreamSequence::parse(&place.digits()).unwrap();
+            prop_assert_eq!(read.row(), Some((rows, sk.as_str(), pk.as_str())));
+            prop_assert_eq!(StreamSequence::of_number(rows).cmp(&place), Ordering::Less);
+            prop_assert_eq!(StreamSequence::of_number(rows + 1).cmp(&place), Ordering::Greater);
+            prop_assert_eq!(read, place);
+        }
+
+        /// What can be read is read as the same when it was written again, and equal are those of which neither is less.
+        #[test]
+        fn no_text_panics(one in prop_oneof!["[0-9@a]{0,8}", any::<String>()], two in "[0-9@a]{0,8}") {
+            if let Some(read) = StreamSequence::parse(&one) {
+                prop_assert_eq!(StreamSequence::parse(&read.digits()), Some(read));
+            }
+            let (first, second) = (StreamSequence::new(&one), StreamSequence::new(&two));
+            prop_assert_eq!(first.cmp(&second) == Ordering::Equal, first == second);
+            prop_assert_eq!(first.cmp(&second), second.cmp(&first).reverse());
+            prop_assert_eq!(first.partial_cmp(&second), Some(first.cmp(&second)));
+        }
+    }
 
     #[test]
     fn a_place_in_a_scan_is_ordered_by_its_rows_and_survives_being_written() {
@@ -131,6 +171,7 @@ mod tests {
         }
         assert_eq!(StreamSequence::new("000100"), StreamSequence::new("100"));
         assert_eq!(StreamSequence::new("000").to_string(), "0");
+        assert_eq!(format!("{:?}", StreamSequence::new("0100")), "100");
         assert!(StreamPoint::Horizon < StreamPoint::After(StreamSequence::new("0")));
     }
 }

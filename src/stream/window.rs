@@ -118,8 +118,9 @@ impl Window {
             && number < first
         {
             lane.place = Place::Behind(None);
-            self.readmit(id);
         }
+        // What it waits for may have been read for others: nobody would tell it later.
+        self.readmit(id);
         let lane = self.lanes.get_mut(&id)?;
         let page = match &mut lane.place {
             Place::Behind(kept) => kept.take().map(|kept| kept.page),
@@ -275,7 +276,11 @@ impl Window {
                     return vec![id];
                 }
                 self.readmit(id);
-                Vec::new()
+                let next = self.next_number();
+                let Some(lane) = self.lanes.get_mut(&id) else { return Vec::new() };
+                // It is back in the window: what lies there for it is told now, for perhaps nothing is ever read again.
+                let meets = matches!(lane.place, Place::In(number) if number < next);
+                if meets && std::mem::take(&mut lane.wants) { vec![id] } else { Vec::new() }
             }
         }
     }

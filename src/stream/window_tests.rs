@@ -1,6 +1,6 @@
 //! The window against its promise: every lane gets every record in order, however it lags, and what is kept is bounded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -246,6 +246,84 @@ proptest! {
             prop_assert_eq!(&seen[from..], &(start..60).collect::<Vec<_>>()[..], "lane {}", lane);
             prop_assert!(ended, "lane {} never saw the end", lane);
         }
+    }
+}
+
+/// Lanes that take when they are told and wait otherwise, as a handler's task does.
+struct Waiting {
+    window: Window,
+    shard: Shard,
+    told: BTreeSet<LaneId>,
+    ended: BTreeSet<LaneId>,
+}
+
+impl Waiting {
+    /// True when it got a page; else it waits to be told.
+    fn take(&mut self, lane: LaneId) -> bool {
+        let Some(page) = self.window.take(lane) else {
+            self.told.remove(&lane);
+            return false;
+        };
+        if page.end {
+            self.told.remove(&lane);
+            self.ended.insert(lane);
+        }
+        true
+    }
+
+    /// A read of the shard brings what there is, or nothing though there is something, as the service may.
+    fn read(&mut self, read: &Read, nothing: bool) {
+        let ready = if nothing {
+            let room = Budget::new(1 << 30).try_reserve(1).unwrap();
+            self.window.insert(read.place, Page::new(read.from.clone(), Vec::new(), false), room, None)
+        } else {
+            self.shard.serve(&mut self.window, read)
+        };
+        self.told.extend(ready);
+    }
+
+    /// Gives up what was read for lanes that do not take it.
+    fn give_back(&mut self) {
+        for lane in self.window.lanes.values_mut() {
+            if let Place::Behind(kept) = &mut lane.place {
+                *kept = None;
+            }
+        }
+        self.window.trim(0);
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_lane_that_waits_is_told_of_what_there_is(
+        steps in proptest::collection::vec((0u8..6, any::<u8>()), 0..150),
+        lanes in 1u32..4,
+        page in 1u64..8,
+    ) {
+        let all: BTreeSet<LaneId> = (0..lanes).map(LaneId).collect();
+        let shard = Shard { total: 20, page, closed: true };
+        let mut waiting = Waiting { window: joined(lanes), shard, told: all.clone(), ended: BTreeSet::new() };
+        for (step, pick) in steps {
+            let wanted = waiting.window.wanted();
+            let read = wanted.get(usize::from(pick) % wanted.len().max(1));
+            let lane = waiting.told.iter().nth(usize::from(pick) % waiting.told.len().max(1)).copied();
+            match (step, read, lane) {
+                (0..=1, _, Some(lane)) => drop(waiting.take(lane)),
+                (2..=3, Some(read), _) => waiting.read(read, false),
+                (4, Some(read), _) => waiting.read(read, true),
+                (5, ..) => waiting.give_back(),
+                _ => {}
+            }
+        }
+        for _ in 0..200 {
+            for lane in waiting.told.clone() {
+                while waiting.told.contains(&lane) && waiting.take(lane) {}
+            }
+            for read in waiting.window.wanted() {
+                waiting.read(&read, false);
+            }
+        }
+        prop_assert_eq!(waiting.ended, all, "a lane waits for ever");
     }
 }
 

@@ -18,6 +18,7 @@ use crate::embedded::tables;
 
 crate::scenarios!(
     members_come_renew_and_are_declared_dead,
+    an_attempt_to_join_that_arrives_late_changes_nothing,
     a_view_follows_the_one_that_was_read,
     a_lease_changes_under_its_owner_and_epoch,
     a_shard_ends_and_its_children_begin_at_once_or_not_at_all,
@@ -89,6 +90,21 @@ async fn members_come_renew_and_are_declared_dead(aws: &AwsClients, prefix: &str
         store.leave(&two.id).await.unwrap();
         store.leave(&two.id).await.unwrap();
         assert_eq!(store.fleet().await.unwrap().members, []);
+    }
+}
+
+async fn an_attempt_to_join_that_arrives_late_changes_nothing(aws: &AwsClients, prefix: &str) {
+    for store in stores(aws, prefix).await {
+        let one = member("one~1");
+        store.join(&one).await.unwrap();
+        let found = || async { store.fleet().await.unwrap().members.pop().unwrap() };
+        assert!(store.renew(&one, &Report::default()).await.unwrap());
+        store.join(&one).await.unwrap();
+        assert_eq!(found().await.counter, 2, "what was renewed since stays");
+        assert!(store.keep(&ViewAction::DeclareDead(one.id.clone(), 2)).await.unwrap());
+        store.join(&one).await.unwrap();
+        assert!(found().await.dead, "who is dead stays dead: its leases may be another's");
+        assert!(!store.renew(&one, &Report::default()).await.unwrap());
     }
 }
 

@@ -7,8 +7,8 @@ use angzarr_relay::aws::AwsClients;
 use angzarr_relay::event::{Sequence, Timestamp};
 use angzarr_relay::handler::HandlerName;
 use angzarr_relay::storage::{
-    Advance, DynamoMarks, DynamoPositions, Mark, MarkState, MarkStore as _, Marked, Marking, PositionStore as _, Skip,
-    Standing,
+    Advance, DynamoMarks, DynamoPositions, Ending, Mark, MarkState, MarkStore as _, Marked, Marking,
+    PositionStore as _, Skip, Standing,
 };
 use angzarr_relay::stream::{Branch, ShardId};
 use angzarr_relay::time::Clock;
@@ -21,6 +21,7 @@ use crate::support::{RelayHome, Writer, until};
 crate::scenarios!(
     a_mark_and_what_is_covered_are_written_together,
     a_mark_names_its_branch_where_it_has_one,
+    what_is_left_of_a_mark_goes_only_as_it_is_known,
     a_mark_is_taken_away_only_as_it_is_known,
     a_released_root_is_deferred_and_the_order_is_seen,
     a_passed_event_moves_the_position_and_is_recorded,
@@ -86,7 +87,7 @@ async fn a_mark_names_its_branch_where_it_has_one(aws: &AwsClients, prefix: &str
     assert_eq!(tables.standing("r").await.mark, Some(deferred.clone()));
     assert_eq!(tables.marks.list(&tables.handler).await.unwrap(), [(root("r"), deferred.clone())]);
     let marked = tables.marks.marked(&tables.handler).await.unwrap();
-    assert_eq!(marked, Marked { deferred: vec![(root("r"), branch.clone())], parked: 0 });
+    assert_eq!(marked, Marked { deferred: vec![(root("r"), branch.clone())], ..Marked::default() });
     // A release keeps it; a mark without one has none.
     assert_eq!(tables.park("r", Some(4), &Mark { branch: branch.clone(), ..mark(5) }).await, Marking::Done);
     let parked = tables.standing("r").await;
@@ -109,17 +110,37 @@ async fn a_mark_is_taken_away_only_as_it_is_known(aws: &AwsClients, prefix: &str
     assert_eq!(unmark(mark(5)).await, Marking::Refused);
 }
 
+async fn what_is_left_of_a_mark_goes_only_as_it_is_known(aws: &AwsClients, prefix: &str) {
+    let tables = Tables::new(aws, prefix).await;
+    let marked = async || tables.marks.marked(&tables.handler).await.unwrap();
+    let forget = async |ending: &Ending| tables.marks.forget(&tables.handler, &root("r"), ending).await.unwrap();
+    let branch = Some(Branch(ShardId::new("shardId-00000001700000000000-0a1b2c3d")));
+    let first = Mark { branch, ..mark(5) };
+    tables.park("r", Some(4), &first).await;
+    assert_eq!(forget(&Ending::of(&first)).await, Marking::Refused, "it is a mark still");
+    let unmark = async |mark: &Mark| tables.marks.unmark(&tables.handler, &root("r"), mark).await.unwrap();
+    assert_eq!(unmark(&first).await, Marking::Done);
+    assert_eq!(marked().await, Marked { ending: vec![(root("r"), Ending::of(&first))], ..Marked::default() });
+    // It is marked once more, and that mark is taken away, too: the first look is not the last.
+    tables.park("r", Some(4), &mark(6)).await;
+    assert_eq!(marked().await, Marked { parked: 1, ..Marked::default() });
+    assert_eq!(unmark(&mark(6)).await, Marking::Done);
+    assert_eq!(forget(&Ending::of(&first)).await, Marking::Refused);
+    assert_eq!(forget(&Ending::of(&mark(6))).await, Marking::Done);
+    assert_eq!(marked().await, Marked::default());
+}
+
 async fn a_released_root_is_deferred_and_the_order_is_seen(aws: &AwsClients, prefix: &str) {
     let tables = Tables::new(aws, prefix).await;
     tables.park("r", None, &mark(0)).await;
     let before = tables.marks.orders().await.unwrap();
-    assert_eq!(tables.marks.marked(&tables.handler).await.unwrap(), Marked { deferred: vec![], parked: 1 });
+    assert_eq!(tables.marks.marked(&tables.handler).await.unwrap(), Marked { parked: 1, ..Marked::default() });
     let parked = tables.standing("r").await;
     let release = async || tables.marks.release(&tables.handler, &root("r"), &parked).await.unwrap();
     assert_eq!(release().await, Marking::Done);
     assert_eq!(release().await, Marking::Refused, "it is parked no longer");
     let marked = tables.marks.marked(&tables.handler).await.unwrap();
-    assert_eq!(marked, Marked { deferred: vec![(root("r"), None)], parked: 0 });
+    assert_eq!(marked, Marked { deferred: vec![(root("r"), None)], ..Marked::default() });
     let released = tables.standing("r").await.mark.unwrap();
     assert_eq!((released.state, released.sequence, released.attempts), (MarkState::Deferred, Sequence(0), 0));
     assert_eq!(tables.marks.orders().await.unwrap(), before + 1);

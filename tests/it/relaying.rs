@@ -221,12 +221,16 @@ impl Output {
         assert!(in_time, "{} of {records} records came out of Kinesis", self.records);
     }
 
+    /// Whether every root, of so many, has come out to its last event.
+    pub(crate) fn is_complete(&self, roots: usize, each: impl Fn(u64) -> u64) -> bool {
+        let has_come = |(root, sequences): (&String, &Vec<u64>)| sequences.contains(&(each(number(root)) - 1));
+        self.roots.len() == roots && self.roots.iter().all(has_come)
+    }
+
     /// Reads on until every root, of so many, has come out to its last event.
     pub(crate) async fn until_complete(&mut self, aws: &AwsClients, roots: usize, each: impl Fn(u64) -> u64) {
         let reading = async {
-            while self.roots.len() < roots
-                || self.roots.iter().any(|(root, sequences)| !sequences.contains(&(each(number(root)) - 1)))
-            {
+            while !self.is_complete(roots, &each) {
                 self.read_on(aws).await;
                 sleep(Duration::from_millis(50)).await;
             }

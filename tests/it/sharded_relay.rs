@@ -22,15 +22,15 @@ const ROOTS: u64 = 24;
 const DIVIDED: u64 = 3;
 
 /// A table behind a server of many shards, and a relay's folder.
-struct Setting {
-    home: RelayHome,
-    aws: AwsClients,
-    shards: ShardControl,
+pub(crate) struct Setting {
+    pub(crate) home: RelayHome,
+    pub(crate) aws: AwsClients,
+    pub(crate) shards: ShardControl,
     _server: EmbeddedStreams,
 }
 
 impl Setting {
-    async fn build(dynamodb: &str, config: &str, options: StreamsOptions) -> Self {
+    pub(crate) async fn build(dynamodb: &str, config: &str, options: StreamsOptions) -> Self {
         let (server, aws, names) = sharded_tables(dynamodb, RelayHome::PREFIX, options).await;
         let home = RelayHome::new();
         home.configure_with_streams(dynamodb, server.endpoint(), config);
@@ -38,7 +38,7 @@ impl Setting {
     }
 
     /// Waits until the file holds what was written, and nothing twice.
-    async fn complete(&self, writer: &Writer) {
+    pub(crate) async fn complete(&self, writer: &Writer) {
         until("everything is in the file", async || {
             let found = self.home.sequences("audit.jsonl");
             let count =
@@ -50,7 +50,7 @@ impl Setting {
     }
 }
 
-async fn reading(relay: &RelayProcess) -> Option<f64> {
+pub(crate) async fn reading(relay: &RelayProcess) -> Option<f64> {
     relay.metric(r#"angzarr_relay_shards{state="reading"}"#).await
 }
 

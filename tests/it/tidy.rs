@@ -31,7 +31,7 @@ const NEVER_IMPORTS: [(&str, &[&str]); 5] = [
 ];
 
 /// Files that decide and do no I/O.
-const PURE_FILES: [&str; 24] = [
+const PURE_FILES: [&str; 28] = [
     "sequencer.rs",
     "unsaved.rs",
     "watermark.rs",
@@ -53,9 +53,13 @@ const PURE_FILES: [&str; 24] = [
     "cursor.rs",
     "range.rs",
     "rates.rs",
+    "operation.rs",
+    "mischief.rs",
+    "misbehaviour.rs",
     "unread.rs",
     "problems.rs",
     "shown.rs",
+    "grouping.rs",
 ];
 const IMPURE: [&str; 3] = ["async ", "tokio::spawn", ".await"];
 

@@ -1,24 +1,75 @@
 //! The checker: follows every event from the table to the handlers and judges the contract clause by clause.
 //!
 //! It keeps its own plain model (which events exist, what each handler accepted, what is durable) and knows nothing of
-//! how the relay works.
+//! how the relay works. Every violation begins with the number of its clause.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use angzarr_relay::event::{Event, Root, Sequence};
 use angzarr_relay::handler::HandlerName;
 use angzarr_relay::lane::Subscription;
+use angzarr_relay::relay_table::Registration;
+use angzarr_relay::storage::{Mark, MarkState, Standing};
 
+use crate::receiver::DOWN;
 use crate::world::payload;
+
+/// So long after a position was written nobody delivers what it covers: longer than a call is waited for and a gap waits
+/// for the stream.
+const KNOWN_AFTER: Duration = Duration::from_secs(15);
+
+/// So long after a handler was paused, where nothing goes wrong, nobody delivers to it.
+const PAUSED_AFTER: Duration = Duration::from_secs(5);
+
+/// What an operator has ordered back.
+struct OrderedBack {
+    from: Sequence,
+    /// Where its position was when the order was carried out; none as long as it is not.
+    to: Option<Sequence>,
+    /// What is still to be given again.
+    owed: BTreeSet<Sequence>,
+}
 
 /// One handler as the checker sees it.
 #[derive(Default)]
 struct Followed {
     accepted: BTreeMap<Root, Sequence>,
-    accepted_in_life: BTreeMap<Root, (u64, Sequence)>,
-    durable: BTreeMap<Root, Sequence>,
+    accepted_by: BTreeMap<Root, (String, Sequence)>,
+    /// What was durable when; the last is.
+    durable: BTreeMap<Root, Vec<(Duration, Sequence)>>,
     marked: BTreeSet<Root>,
-    clean: bool,
+    /// Passed because an operator, or the policy, said so.
+    skipped: BTreeSet<(Root, Sequence)>,
+    ordered_back: BTreeMap<Root, Vec<OrderedBack>>,
+    /// Since when it is registered, and from when on events are its own.
+    registered: Option<Registration>,
+    paused_at: Option<Duration>,
+}
+
+impl Followed {
+    fn durable(&self, root: &Root) -> Option<Sequence> {
+        Some(self.durable.get(root)?.last()?.1)
+    }
+
+    /// Whether it was durable for so long.
+    fn was_durable(&self, root: &Root, sequence: Sequence, before: Option<Duration>) -> bool {
+        let written = self.durable.get(root).into_iter().flatten();
+        written.into_iter().any(|(at, to)| before.is_some_and(|before| *at <= before) && *to >= sequence)
+    }
+
+    /// What was ordered of a root is carried out, up to its position.
+    fn carried_out(&mut self, root: &Root) {
+        let to = self.durable(root);
+        for order in self.ordered_back.get_mut(root).into_iter().flatten() {
+            order.to = order.to.or(to);
+        }
+    }
+
+    fn is_ordered_back(&self, root: &Root, sequence: Sequence) -> bool {
+        let orders = self.ordered_back.get(root).into_iter().flatten();
+        orders.into_iter().any(|order| order.from <= sequence && order.to.is_none_or(|to| sequence <= to))
+    }
 }
 
 /// A record's number on its shard, and the event it stands for.
@@ -30,26 +81,38 @@ pub(crate) struct Checker {
     events: BTreeMap<Root, BTreeMap<Sequence, Event>>,
     handlers: BTreeMap<HandlerName, Followed>,
     shard_records: BTreeMap<String, Vec<Streamed>>,
-    life: u64,
-    /// Several replicas run at once: a life is not a process any more.
-    side_by_side: bool,
+    /// Nothing may come again.
+    repeats_nothing: bool,
+    /// One replica at a time, and no write arrives late.
+    alone: bool,
+    /// The world's time.
+    pub(crate) now: Duration,
     pub(crate) violations: Vec<String>,
     pub(crate) delivered_again: usize,
 }
 
 impl Checker {
-    pub(crate) fn new(subscriptions: BTreeMap<HandlerName, Subscription>) -> Self {
+    pub(crate) fn new(subscriptions: BTreeMap<HandlerName, Subscription>, repeats_nothing: bool, alone: bool) -> Self {
         let handlers = subscriptions.keys().map(|name| (name.clone(), Followed::default())).collect();
         Self {
             subscriptions,
             events: BTreeMap::new(),
             handlers,
             shard_records: BTreeMap::new(),
-            life: 0,
-            side_by_side: false,
+            repeats_nothing,
+            alone,
+            now: Duration::ZERO,
             violations: Vec::new(),
             delivered_again: 0,
         }
+    }
+
+    pub(crate) fn violate(&mut self, clause: &str, what: &str) {
+        self.violations.push(format!("{clause}: {what}"));
+    }
+
+    fn followed(&mut self, handler: &HandlerName) -> &mut Followed {
+        self.handlers.get_mut(handler).expect("a handler of this run")
     }
 
     pub(crate) fn committed(&mut self, event: &Event) {
@@ -76,142 +139,170 @@ impl Checker {
         }
     }
 
-    pub(crate) fn life_begins(&mut self) {
-        self.life += 1;
-    }
-
-    /// Replicas run side by side. Without faults they hand over what they hold, and nothing is given again.
-    pub(crate) fn side_by_side(&mut self, faulty: bool) {
-        self.side_by_side = true;
-        for followed in self.handlers.values_mut() {
-            followed.clean = !faulty;
+    /// The registry has a handler: from when on events are its own never changes.
+    pub(crate) fn registered(&mut self, handler: &HandlerName, registration: &Registration) {
+        let before = self.followed(handler).registered.replace(*registration);
+        if before.is_some_and(|before| before != *registration) {
+            self.violate("10", &format!("the start of {handler} was {before:?} and is {registration:?}"));
         }
     }
 
-    /// The relay stopped cleanly, with every position written.
-    pub(crate) fn stopped_cleanly(&mut self) {
-        for followed in self.handlers.values_mut() {
-            followed.clean = true;
-        }
+    pub(crate) fn paused(&mut self, handler: &HandlerName, paused: bool) {
+        let now = self.now;
+        self.followed(handler).paused_at = paused.then_some(now);
     }
 
-    pub(crate) fn crashed(&mut self) {
-        for followed in self.handlers.values_mut() {
-            followed.clean = false;
-        }
+    /// An operator, or the policy, has an event passed.
+    pub(crate) fn skipped(&mut self, handler: &HandlerName, root: &Root, sequence: Sequence) {
+        self.followed(handler).skipped.insert((root.clone(), sequence));
     }
 
+    /// An operator orders a root back: what it was given up to its position, it is given again.
+    pub(crate) fn ordered_back(&mut self, handler: &HandlerName, root: &Root, from: Sequence, to: Sequence) {
+        let wanted = self.wanted(handler, root).into_iter();
+        let owed = wanted.filter(|wanted| from <= *wanted && *wanted <= to).collect();
+        self.followed(handler).marked.insert(root.clone());
+        self.followed(handler).ordered_back.entry(root.clone()).or_default().push(OrderedBack { from, to: None, owed });
+    }
+
+    /// What a handler is to be given of a root: behind its base, and of the types it wants.
     fn wanted(&self, handler: &HandlerName, root: &Root) -> Vec<Sequence> {
-        let subscription = &self.subscriptions[handler];
-        if !subscription.covers(root) {
-            return Vec::new();
-        }
-        let events = self.events.get(root).into_iter().flat_map(BTreeMap::values);
-        events.filter(|event| subscription.wants(event)).map(|event| event.sequence).collect()
+        let (subscription, followed) = (&self.subscriptions[handler], &self.handlers[handler]);
+        let registered = followed.registered.filter(|_| subscription.covers(root));
+        let Some(Registration { started_at }) = registered else { return Vec::new() };
+        let all = || self.events.get(root).into_iter().flat_map(BTreeMap::values);
+        let base = all().find(|event| started_at.is_none_or(|start| event.created_at >= start));
+        let Some(base) = base.map(|event| event.sequence) else { return Vec::new() };
+        let wanted = all().filter(|event| event.sequence >= base && subscription.wants(event));
+        wanted
+            .map(|event| event.sequence)
+            .filter(|sequence| !followed.skipped.contains(&(root.clone(), *sequence)))
+            .collect()
     }
 
-    /// A handler was given an event. Clause 3: never one at or below the durable position, nor one it accepted in this
-    /// life, nor any that it accepted before a clean stop.
-    pub(crate) fn delivered(&mut self, handler: &HandlerName, event: &Event) {
+    /// A handler was given an event. Clause 3: never one at or below the durable position as it can be known, and
+    /// nothing again where every end was a clean one.
+    pub(crate) fn delivered(&mut self, handler: &HandlerName, replica: &str, event: &Event) {
         let (root, sequence) = (&event.root, event.sequence);
         if event.payload != payload(root, sequence) {
-            self.violations.push(format!("{handler} was given {root} {sequence} with another payload"));
+            self.violate("2", &format!("{handler} was given {root} {sequence} with another payload"));
         }
         let followed = &self.handlers[handler];
-        // Beside others it may have been written since it was read.
-        let is_durable = followed.durable.get(root).is_some_and(|durable| sequence <= *durable);
-        if is_durable && (!self.side_by_side || followed.clean) {
-            let text = format!("3: {handler} was given {root} {sequence}, at or below its durable position");
-            self.violations.push(text);
-        }
         let again = followed.accepted.get(root).is_some_and(|accepted| sequence <= *accepted);
-        if again {
-            self.delivered_again += 1;
-            let in_this_life = followed.accepted_in_life.get(root);
-            let one_process = !self.side_by_side;
-            if in_this_life.is_some_and(|(life, accepted)| one_process && *life == self.life && sequence <= *accepted) {
-                self.violations.push(format!("3: {handler} was given {root} {sequence} twice in one life"));
-            }
-            if followed.clean {
-                self.violations.push(format!("3: {handler} was given {root} {sequence} again after a clean stop"));
-            }
+        let ordered_back = followed.is_ordered_back(root, sequence);
+        let known = if self.alone || self.repeats_nothing { Some(self.now) } else { self.now.checked_sub(KNOWN_AFTER) };
+        let was_durable = !ordered_back && followed.was_durable(root, sequence, known);
+        let by_itself = followed.accepted_by.get(root).is_some_and(|(by, at)| by == replica && sequence <= *at);
+        let is_paused = followed.paused_at.is_some_and(|at| self.now > at + PAUSED_AFTER);
+        self.delivered_again += usize::from(again);
+        if was_durable {
+            self.violate("3", &format!("{handler} was given {root} {sequence}, at or below its durable position"));
         }
-        if !self.wanted(handler, root).contains(&sequence) {
-            self.violations
-                .push(format!("subscription: {handler} was given {root} {sequence}, which it does not want"));
+        if again && self.repeats_nothing && !ordered_back {
+            self.violate("3", &format!("{handler} was given {root} {sequence} again after a clean end"));
         }
+        if by_itself && self.alone && !ordered_back {
+            self.violate("3", &format!("{handler} was given {root} {sequence} twice by {replica}"));
+        }
+        if is_paused && self.repeats_nothing {
+            self.violate("12", &format!("{handler} was given {root} {sequence} though it is paused"));
+        }
+        let skipped = self.handlers[handler].skipped.contains(&(root.clone(), sequence));
+        if !skipped && !self.wanted(handler, root).contains(&sequence) {
+            self.violate("10", &format!("{handler} was given {root} {sequence}, which is not its own"));
+        }
+    }
+
+    /// A replica began a delivery after it was declared dead.
+    pub(crate) fn delivered_when_dead(&mut self, handler: &HandlerName, replica: &str, root: &Root) {
+        self.violate("8", &format!("{replica} is declared dead and delivers {root} to {handler}"));
     }
 
     /// A handler accepted an event. Clause 1: first acceptances in order without a gap.
-    pub(crate) fn accepted(&mut self, handler: &HandlerName, root: &Root, sequence: Sequence) {
+    pub(crate) fn accepted(&mut self, handler: &HandlerName, replica: &str, root: &Root, sequence: Sequence) {
         let wanted = self.wanted(handler, root);
-        let life = self.life;
-        let Some(followed) = self.handlers.get_mut(handler) else { return };
+        let followed = self.followed(handler);
         let last = followed.accepted.get(root).copied();
-        if last.is_none_or(|last| sequence > last) {
-            let expected = wanted.into_iter().find(|wanted| last.is_none_or(|last| *wanted > last));
-            if expected != Some(sequence) {
-                self.violations.push(format!("1: {handler} accepted {root} {sequence} first, expected {expected:?}"));
-            }
-            followed.accepted.insert(root.clone(), sequence);
+        for order in followed.ordered_back.get_mut(root).into_iter().flatten() {
+            order.owed.remove(&sequence);
         }
-        let in_life = followed.accepted_in_life.entry(root.clone()).or_insert((life, sequence));
-        *in_life = if in_life.0 == life { (life, in_life.1.max(sequence)) } else { (life, sequence) };
+        let by = followed.accepted_by.entry(root.clone()).or_insert((replica.to_owned(), sequence));
+        *by = (replica.to_owned(), if by.0 == replica { by.1.max(sequence) } else { sequence });
+        if last.is_none_or(|last| sequence > last) {
+            followed.accepted.insert(root.clone(), sequence);
+            let skipped = followed.skipped.contains(&(root.clone(), sequence));
+            let expected = wanted.into_iter().find(|wanted| last.is_none_or(|last| *wanted > last));
+            if expected != Some(sequence) && !skipped {
+                self.violate("1", &format!("{handler} accepted {root} {sequence} first, expected {expected:?}"));
+            }
+        }
     }
 
     /// A position was written. Clause 4: it grows, and passes nothing that is wanted and not accepted.
     pub(crate) fn position(&mut self, handler: &HandlerName, root: &Root, to: Sequence) {
-        let wanted = self.wanted(handler, root);
-        let Some(followed) = self.handlers.get_mut(handler) else { return };
-        if followed.durable.get(root).is_some_and(|durable| to <= *durable) {
-            self.violations.push(format!("4: the position of {handler} on {root} went to {to}, not forward"));
-        }
+        let (wanted, now) = (self.wanted(handler, root), self.now);
+        let followed = self.followed(handler);
+        let before = followed.durable(root);
         let accepted = followed.accepted.get(root).copied();
-        if let Some(passed) =
-            wanted.into_iter().find(|wanted| *wanted <= to && accepted.is_none_or(|last| *wanted > last))
+        followed.durable.entry(root.clone()).or_default().push((now, to));
+        if before.is_some_and(|before| to <= before) {
+            self.violate("4", &format!("the position of {handler} on {root} went to {to}, not forward"));
+        }
+        let is_open = |wanted: &Sequence| *wanted <= to && accepted.is_none_or(|last| *wanted > last);
+        if let Some(passed) = wanted.into_iter().find(is_open) {
+            self.violate("4", &format!("the position of {handler} on {root} went to {to}, past {passed}"));
+        }
+    }
+
+    /// A mark was written, with what the root has covered. Clause 13: an outage is no reason to park a root.
+    pub(crate) fn marked(&mut self, handler: &HandlerName, root: &Root, standing: &Standing, mark: &Mark) {
+        if let Some(covered) =
+            standing.position.filter(|covered| self.followed(handler).durable(root) != Some(*covered))
         {
-            self.violations.push(format!("4: the position of {handler} on {root} went to {to}, past {passed}"));
+            self.position(handler, root, covered);
         }
-        followed.durable.insert(root.clone(), to);
+        let followed = self.followed(handler);
+        followed.marked.insert(root.clone());
+        if !mark.rewound {
+            followed.carried_out(root);
+        }
+        if mark.state == MarkState::Parked && mark.reason.contains(DOWN) {
+            self.violate("13", &format!("{handler} parked {root} for an outage: {}", mark.reason));
+        }
     }
 
-    /// A mark was written with what the root has covered: its position, which may be there already.
-    pub(crate) fn covered(&mut self, handler: &HandlerName, root: &Root, to: Sequence) {
-        if self.handlers[handler].durable.get(root) != Some(&to) {
-            self.position(handler, root, to);
-        }
+    /// A mark was taken away; what is left of it stands for the root until it is forgotten.
+    pub(crate) fn unmarked(&mut self, handler: &HandlerName, root: &Root) {
+        self.followed(handler).carried_out(root);
     }
 
-    /// A root was marked, or its mark taken away.
-    pub(crate) fn mark(&mut self, handler: &HandlerName, root: &Root, marked: bool) {
-        let Some(followed) = self.handlers.get_mut(handler) else { return };
-        if marked {
-            followed.marked.insert(root.clone());
-        } else {
-            followed.marked.remove(root);
-        }
+    /// The root was looked at after all can know that its mark is gone.
+    pub(crate) fn forgotten(&mut self, handler: &HandlerName, root: &Root) {
+        self.followed(handler).marked.remove(root);
     }
 
     /// A checkpoint was set. Clause 5: every record up to it is covered.
     pub(crate) fn checkpoint(&mut self, handler: &HandlerName, shard: &str, through: Option<u64>) {
         let mut first_open = BTreeMap::new();
-        let mut violation = None;
+        let mut passed = None;
         for (number, event) in self.shard_records.get(shard).into_iter().flatten() {
             let Some((root, sequence)) = event.as_ref().filter(|_| through.is_none_or(|through| *number <= through))
             else {
                 continue;
             };
             let open = first_open.entry(root).or_insert_with(|| {
-                let durable = self.handlers[handler].durable.get(root).copied();
+                let durable = self.handlers[handler].durable(root);
                 self.wanted(handler, root).into_iter().find(|wanted| durable.is_none_or(|durable| *wanted > durable))
             });
             let marked = self.handlers[handler].marked.contains(root);
             if !marked && open.is_some_and(|open| open <= *sequence) {
-                violation =
-                    Some(format!("5: the checkpoint of {handler} on {shard} at {through:?} passes {root} {sequence}"));
+                passed =
+                    Some(format!("the checkpoint of {handler} on {shard} at {through:?} passes {root} {sequence}"));
             }
         }
-        self.violations.extend(violation);
+        if let Some(passed) = passed {
+            self.violate("5", &passed);
+        }
     }
 
     /// What the handlers have not accepted yet.
@@ -220,19 +311,50 @@ impl Checker {
         for (handler, followed) in &self.handlers {
             for root in self.events.keys() {
                 let accepted = followed.accepted.get(root).copied();
-                let left =
-                    self.wanted(handler, root).into_iter().filter(|wanted| accepted.is_none_or(|last| *wanted > last));
+                let wanted = self.wanted(handler, root).into_iter();
+                let left = wanted.filter(|wanted| accepted.is_none_or(|last| *wanted > last));
                 let left: Vec<u64> = left.map(|wanted| wanted.0).collect();
                 if !left.is_empty() {
                     missing.push(format!("2: {handler} never accepted {root} {left:?}"));
+                }
+                for order in followed.ordered_back.get(root).into_iter().flatten() {
+                    let skipped = |sequence: &&Sequence| followed.skipped.contains(&(root.clone(), **sequence));
+                    let owed: Vec<u64> =
+                        order.owed.iter().filter(|sequence| !skipped(sequence)).map(|sequence| sequence.0).collect();
+                    if !owed.is_empty() {
+                        missing.push(format!("12: {handler} was not given {root} {owed:?} again, as ordered"));
+                    }
                 }
             }
         }
         missing
     }
 
-    /// Everything has come to rest. Clause 2: every wanted event was accepted.
+    /// Whether everything was accepted, is durable, and in its course.
+    pub(crate) fn is_at_rest(&mut self) -> bool {
+        let before = self.violations.len();
+        self.at_rest();
+        let rests = self.violations.len() == before;
+        self.violations.truncate(before);
+        rests
+    }
+
+    /// Everything has come to rest. Clause 2: every wanted event was accepted; clause 4: and is durable.
     pub(crate) fn at_rest(&mut self) {
         self.violations.extend(self.missing());
+        for root in self.events.keys().cloned().collect::<Vec<_>>() {
+            for handler in self.handlers.keys().cloned().collect::<Vec<_>>() {
+                let (last, durable) = (self.wanted(&handler, &root).pop(), self.handlers[&handler].durable(&root));
+                if last > durable {
+                    self.violate(
+                        "4",
+                        &format!("at rest the position of {handler} on {root} is {durable:?}, not {last:?}"),
+                    );
+                }
+                if self.handlers[&handler].marked.contains(&root) {
+                    self.violate("2", &format!("at rest {root} is still marked for {handler}"));
+                }
+            }
+        }
     }
 }

@@ -12,76 +12,77 @@ use angzarr_relay::storage::StorageError;
 use angzarr_relay::stream::ShardId;
 use async_trait::async_trait;
 
-use crate::faults::Faulty;
-
-impl Faulty {
-    /// Makes a call: it may fail before it is made, or its answer be lost.
-    async fn call<T>(
-        &self,
-        operation: &'static str,
-        call: impl Future<Output = Result<T, StorageError>>,
-    ) -> Result<T, StorageError> {
-        self.latency().await;
-        if self.strikes() {
-            return Err(self.unavailable(operation));
-        }
-        let answer = call.await?;
-        if self.strikes() {
-            return Err(self.unavailable(operation));
-        }
-        Ok(answer)
-    }
-}
+use crate::faulty::Faulty;
 
 #[async_trait]
 impl FleetStore for Faulty {
     async fn check_schema(&self) -> Result<(), JoinError> {
-        self.call("PutItem", async { Ok(()) }).await.map_err(JoinError::Storage)
+        self.read("PutItem", async { Ok(()) }).await.map_err(JoinError::Storage)
     }
 
     async fn join(&self, member: &Member) -> Result<(), StorageError> {
-        self.latency().await;
-        if self.strikes() {
-            return Err(self.unavailable("PutItem"));
-        }
-        self.world.table.join(member).await
+        let (table, member) = (self.world.table.clone(), member.clone());
+        self.write("PutItem", async move { table.join(&member).await }).await
     }
 
     async fn renew(&self, member: &Member, report: &Report) -> Result<bool, StorageError> {
-        self.call("UpdateItem", self.world.table.renew(member, report)).await
+        let (table, member, report) = (self.world.table.clone(), member.clone(), report.clone());
+        self.write("UpdateItem", async move { table.renew(&member, &report).await }).await
     }
 
     async fn fleet(&self) -> Result<Fleet, StorageError> {
-        self.call("Query", self.world.table.fleet()).await
+        self.read("Query", self.world.table.fleet()).await
     }
 
     async fn keep(&self, action: &ViewAction) -> Result<bool, StorageError> {
-        self.world.note(&format!("{action:?}"));
-        self.call("UpdateItem", self.world.table.keep(action)).await
+        let (world, action) = (self.world.clone(), action.clone());
+        self.write("UpdateItem", async move {
+            world.note(&format!("{action:?}"));
+            world.table.keep(&action).await
+        })
+        .await
     }
 
     async fn leave(&self, member: &MemberId) -> Result<(), StorageError> {
-        self.call("DeleteItem", self.world.table.leave(member)).await
+        let (table, member) = (self.world.table.clone(), member.clone());
+        self.write("DeleteItem", async move { table.leave(&member).await }).await
     }
 
     async fn leases(&self, handler: &HandlerName) -> Result<Vec<Lease>, StorageError> {
-        self.call("Query", self.world.table.leases(handler)).await
+        self.read("Query", self.world.table.leases(handler)).await
     }
 
     async fn checkpoints(&self, handler: &HandlerName) -> Result<BTreeMap<ShardId, Checkpoint>, StorageError> {
-        self.call("Query", FleetStore::checkpoints(&self.world.table, handler)).await
+        self.read("Query", FleetStore::checkpoints(&self.world.table, handler)).await
     }
 
     async fn leases_of(&self, keys: &[LeaseKey]) -> Result<Vec<Lease>, StorageError> {
-        self.call("BatchGetItem", self.world.table.leases_of(keys)).await
+        self.read("BatchGetItem", self.world.table.leases_of(keys)).await
     }
 
     async fn add(&self, leases: &[Lease]) -> Result<(), StorageError> {
-        self.call("TransactWriteItems", self.world.table.add(leases)).await
+        let (table, leases) = (self.world.table.clone(), leases.to_vec());
+        self.write("TransactWriteItems", async move { table.add(&leases).await }).await
     }
 
     async fn change(&self, read: &Lease, changed: &Lease) -> Result<Option<Changed>, StorageError> {
-        self.call("UpdateItem", self.world.table.change(read, changed)).await
+        let (world, read, changed) = (self.world.clone(), read.clone(), changed.clone());
+        self.write("UpdateItem", async move {
+            let answer = world.table.change(&read, &changed).await?;
+            if answer.is_some() && changed.owner.is_some() && changed.owner != read.owner && changed.epoch <= read.epoch
+            {
+                let what = format!("{:?} took {} {} without a new epoch", changed.owner, read.handler, read.shard);
+                world.check(|checker| checker.violate("8", &what));
+            }
+            if answer.is_some() && changed.owner != read.owner {
+                world.note(&format!(
+                    "lease {} {}: {:?}, before {:?}",
+                    read.handler, read.shard, changed.owner, read.owner
+                ));
+            }
+            Ok(answer)
+        })
+        .await
     }
 
     async fn checkpoint(&self, key: &LeaseKey, taken: &Taken, to: &Checkpoint) -> Result<bool, StorageError> {
@@ -92,21 +93,35 @@ impl FleetStore for Faulty {
             }
             Checkpoint::Finished => None,
         };
-        let (handler, shard) = (&key.handler, key.shard.as_str());
-        self.world.note(&format!("checkpoint {handler} {shard} {to:?}"));
-        self.world.check(|checker| checker.checkpoint(handler, shard, through));
-        self.call("UpdateItem", self.world.table.checkpoint(key, taken, to)).await
+        let (world, key, taken, to) = (self.world.clone(), key.clone(), taken.clone(), to.clone());
+        self.write("UpdateItem", async move {
+            let done = world.table.checkpoint(&key, &taken, &to).await?;
+            if done {
+                world.note(&format!("checkpoint {} {} {to:?}", key.handler, key.shard));
+                world.check(|checker| checker.checkpoint(&key.handler, key.shard.as_str(), through));
+            }
+            Ok(done)
+        })
+        .await
     }
 
     async fn finish(&self, key: &LeaseKey, taken: &Taken, children: &[Lease]) -> Result<bool, StorageError> {
-        let (handler, shard) = (&key.handler, key.shard.as_str());
-        self.world.note(&format!("finish {handler} {shard}, {} children", children.len()));
-        self.world.check(|checker| checker.checkpoint(handler, shard, None));
-        self.call("TransactWriteItems", self.world.table.finish(key, taken, children)).await
+        let (world, key, taken) = (self.world.clone(), key.clone(), taken.clone());
+        let children = children.to_vec();
+        self.write("TransactWriteItems", async move {
+            let done = world.table.finish(&key, &taken, &children).await?;
+            if done {
+                world.note(&format!("finish {} {}, {} children", key.handler, key.shard, children.len()));
+                world.check(|checker| checker.checkpoint(&key.handler, key.shard.as_str(), None));
+            }
+            Ok(done)
+        })
+        .await
     }
 
     async fn forget(&self, read: &Lease) -> Result<bool, StorageError> {
-        self.call("DeleteItem", FleetStore::forget(&self.world.table, read)).await
+        let (table, read) = (self.world.table.clone(), read.clone());
+        self.write("DeleteItem", async move { FleetStore::forget(&table, &read).await }).await
     }
 }
 
@@ -123,34 +138,39 @@ impl LivesOfAll for Faulty {
     }
 
     async fn members(&self, handler: &HandlerName) -> Result<Vec<MemberId>, StorageError> {
-        self.call("Query", LivesOfAll::members(&self.world.table, handler)).await
+        self.read("Query", LivesOfAll::members(&self.world.table, handler)).await
     }
 
     async fn of(&self, member: &MemberId, handler: &HandlerName) -> Result<Life, StorageError> {
-        self.call("GetItem", self.world.table.of(member, handler)).await
+        self.read("GetItem", self.world.table.of(member, handler)).await
     }
 
     async fn forget(&self, member: &MemberId, handler: &HandlerName) -> Result<(), StorageError> {
-        self.call("DeleteItem", LivesOfAll::forget(&self.world.table, member, handler)).await
+        let (table, member, handler) = (self.world.table.clone(), member.clone(), handler.clone());
+        self.write("DeleteItem", async move { LivesOfAll::forget(&table, &member, &handler).await }).await
     }
 }
 
 #[async_trait]
 impl Lives for FaultyLives {
     async fn begin(&self, handler: &HandlerName) -> Result<(), StorageError> {
-        self.faulty.call("UpdateItem", self.lives.begin(handler)).await
+        let (lives, handler) = (self.lives.clone(), handler.clone());
+        self.faulty.write("UpdateItem", async move { lives.begin(&handler).await }).await
     }
 
     async fn suspect(&self, handler: &HandlerName, suspect: &Suspect) -> Result<(), StorageError> {
         self.faulty.world.happened("event given alone");
-        self.faulty.call("UpdateItem", self.lives.suspect(handler, suspect)).await
+        let (lives, handler, suspect) = (self.lives.clone(), handler.clone(), suspect.clone());
+        self.faulty.write("UpdateItem", async move { lives.suspect(&handler, &suspect).await }).await
     }
 
     async fn clear(&self, handler: &HandlerName) -> Result<(), StorageError> {
-        self.lives.clear(handler).await
+        let (lives, handler) = (self.lives.clone(), handler.clone());
+        self.faulty.write("UpdateItem", async move { lives.clear(&handler).await }).await
     }
 
     async fn end(&self, handler: &HandlerName) -> Result<(), StorageError> {
-        self.lives.end(handler).await
+        let (lives, handler) = (self.lives.clone(), handler.clone());
+        self.faulty.write("UpdateItem", async move { lives.end(&handler).await }).await
     }
 }

@@ -1,69 +1,48 @@
-//! One run: a plan drawn from a seed, the relay's lives one after the other, the writer beside them, and the verdict.
+//! One run: what a plan draws, played out: replicas that come, stop, crash and stand still, the writer and an operator
+//! beside them, and the verdict.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use angzarr_relay::backfill::ScanProgress;
-use angzarr_relay::event::Root;
 use angzarr_relay::handler::HandlerName;
 use angzarr_relay::lane::{Glob, LaneSettings, OnFailure, Pattern, Subscription, default_editions};
-use angzarr_relay::relay::{HandlerSpec, Relay, RelayError, RelayPorts, RelaySettings};
+use angzarr_relay::relay::{HandlerSpec, Relay, RelayPorts, RelaySettings};
 use angzarr_relay::relay_table::Start;
 use angzarr_relay::telemetry::Health;
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
-use tokio_util::sync::CancellationToken;
+use angzarr_relay::time::Clock;
 
 use crate::checker::Checker;
-use crate::faults::{Faulty, FaultyScan};
+use crate::faulty::Faulty;
+use crate::faulty_stream::FaultyScan;
+use crate::operator::Operator;
+use crate::plan::{Fault, Plan};
 use crate::receiver::Receiver;
+use crate::replica::Replica;
 use crate::world::World;
+use crate::writer::Writer;
 
-/// What is drawn for a run.
-pub(crate) struct Plan {
-    seed: u64,
-    fault_percent: u64,
-    lives: u64,
-    roots: u64,
-    appends: u64,
-    /// Replicas run side by side, come and go; else one life follows the other.
-    side_by_side: bool,
-}
+/// For so long faults strike; after it everything must come to rest.
+const TROUBLE: Duration = Duration::from_mins(1);
 
-impl Plan {
-    pub(crate) fn faulty(seed: u64) -> Self {
-        Self {
-            seed,
-            fault_percent: 2 + seed % 8,
-            lives: 1 + seed % 4,
-            roots: 3 + seed % 12,
-            appends: 120,
-            side_by_side: false,
-        }
-    }
+/// The time everything has to come to rest: longer than the longest waits of the relay one after the other.
+const REST: Duration = Duration::from_secs(400);
 
-    pub(crate) fn calm(seed: u64) -> Self {
-        Self { seed, fault_percent: 0, lives: 1 + seed % 3, roots: 5, appends: 60, side_by_side: false }
-    }
+/// A stop ends within its grace period, with a grace of our own.
+const STOPS_WITHIN: Duration = Duration::from_mins(2);
 
-    /// A shard that ends moves roots to others here; where two replicas meet on a root, what is not written yet comes again
-    /// (clause 3 b). Without faults and beside others nothing is to come again.
-    fn reshards(&self) -> bool {
-        self.fault_percent > 0 || !self.side_by_side
-    }
+/// The longest step in which one replica runs before the next: while there is trouble, and at rest.
+const STEPS: [Duration; 2] = [Duration::from_millis(40), Duration::from_millis(100)];
 
-    /// Beside others no root is marked: what one lets go of because of another's mark is looked for 30 s later only, and is
-    /// not covered until then (ARCHITECTURE, the life of a marked root).
-    fn checkpoint_hold(&self) -> Duration {
-        if self.side_by_side { Duration::from_hours(1) } else { Duration::from_secs(4) }
-    }
+/// The longest a replica stands still: two leases and more.
+const FROZEN_MAX: Duration = Duration::from_secs(25);
 
-    /// Up to four replicas at once.
-    pub(crate) fn side_by_side(self) -> Self {
-        Self { side_by_side: true, ..self }
-    }
-}
+/// Clocks go by up to so much faster or slower: what the margin of a heartbeat allows for.
+const RATE_PERCENT: u64 = 5;
+
+/// Wall clocks are off by up to so much.
+const SKEW_MAX: Duration = Duration::from_secs(5);
 
 /// What came of a run.
 pub(crate) struct Outcome {
@@ -72,195 +51,231 @@ pub(crate) struct Outcome {
     pub(crate) happened: BTreeMap<&'static str, usize>,
 }
 
-/// For so long faults strike; after it everything must come to rest.
-const TROUBLE: Duration = Duration::from_mins(1);
-
-/// The time everything has to come to rest: longer than the longest waits of the relay one after the other.
-const REST: Duration = Duration::from_secs(400);
-
 fn name(text: &str) -> HandlerName {
     HandlerName::new(text).unwrap()
 }
 
-fn subscriptions() -> BTreeMap<HandlerName, Subscription> {
+/// One handler of every kind: name, start, what it receives, slowness, roots at once, flush interval, failure policy.
+struct Kind(&'static str, Start, Subscription, u64, usize, u64, OnFailure);
+
+fn kinds() -> Vec<Kind> {
     let pattern = |types: &[&str]| Pattern {
         domain: Glob::new("orders"),
         types: types.iter().map(|text| Glob::new(text)).collect(),
         editions: default_editions(),
     };
-    BTreeMap::from([
-        (name("view"), Subscription::everything()),
-        (name("billing"), Subscription::new(vec![pattern(&["Order*"])])),
-        (name("copy"), Subscription::new(vec![pattern(&["*"])])),
-    ])
+    let orders = |types: &[&str]| Subscription::new(vec![pattern(types)]);
+    vec![
+        Kind("view", Start::Beginning, Subscription::everything(), 5, 1, 1000, OnFailure::Block),
+        Kind("billing", Start::Beginning, orders(&["Order*"]), 1, 1, 0, OnFailure::Park),
+        Kind("copy", Start::Beginning, orders(&["*"]), 400, 4, 300, OnFailure::Skip),
+        Kind("mail", Start::Latest, orders(&["Order*"]), 20, 1, 0, OnFailure::Park),
+    ]
 }
 
-pub(crate) fn run(plan: Plan) -> Outcome {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    runtime.block_on(async move {
-        let world = World::new(plan.seed, if plan.reshards() { 1 } else { 4 }, Checker::new(subscriptions()));
-        play(&plan, &world).await;
-        world.check(Checker::at_rest);
-        let again = world.check(|checker| checker.delivered_again);
-        let mut happened = std::mem::take(&mut world.trace.lock().unwrap().happened);
-        happened.insert("event delivered again", again);
-        Outcome {
-            violations: world.check(|checker| std::mem::take(&mut checker.violations)),
-            trace: std::mem::take(&mut world.trace.lock().unwrap().lines),
-            happened,
-        }
-    })
+/// A run under way.
+struct Play {
+    plan: Arc<Plan>,
+    world: World,
+    replicas: Vec<Replica>,
+    /// Those that are asked to stop, and since when.
+    stopping: Vec<(Replica, Duration)>,
+    /// Those that stand still, and until when.
+    frozen: BTreeMap<String, Duration>,
+    started: u32,
 }
 
-async fn play(plan: &Plan, world: &World) {
-    let began = Instant::now();
-    // What was written before there was a relay, or a stream; some roots are never written again.
-    for root in 0..plan.roots + HISTORIC_ROOTS {
-        for _ in 0..world.chance.below(4) {
-            world.write_unstreamed(&root_of(root), &["OrderPlaced", "Noted", "OrderShipped"]);
-        }
-    }
-    let mut writer =
-        tokio::spawn(write(world.clone(), plan.roots, plan.appends, plan.fault_percent > 0, plan.reshards()));
-    if plan.side_by_side {
-        play_side_by_side(plan, world, began, &mut writer).await;
-        return;
-    }
-    for life in 0..plan.lives {
-        let last = life + 1 == plan.lives;
-        world.check(Checker::life_begins);
-        world.note(&format!("life {life} begins"));
-        let cancel = CancellationToken::new();
-        let relay = relay(plan, world, began);
-        let mut running = tokio::spawn(relay.run(cancel.clone()));
-        let length = TROUBLE.mul_f64(0.8) / u32::try_from(plan.lives).unwrap();
-        if last {
-            (&mut writer).await.unwrap();
-            come_to_rest(world, began).await;
-            cancel.cancel();
-            running.await.unwrap().unwrap();
-        } else if world.chance.percent(50) {
-            sleep(length / 2 + world.chance.up_to(length / 2)).await;
-            cancel.cancel();
-            tokio::select! {
-                biased;
-                stopped = &mut running => stopped.unwrap().unwrap(),
-                () = sleep(Duration::from_mins(2)) => panic!("a stop took longer than its grace period"),
-            }
-            // With faults the last writes may have failed within the grace period.
-            if plan.fault_percent == 0 {
-                world.check(Checker::stopped_cleanly);
-            }
-            world.happened("clean stop");
-            world.note("stopped");
-        } else {
-            sleep(length / 2 + world.chance.up_to(length / 2)).await;
-            running.abort();
-            assert!(running.await.is_err());
-            world.check(Checker::crashed);
-            world.happened("crash");
-            world.note("crashed");
-        }
-    }
-}
-
-/// Replicas there are at once, at the most.
-const REPLICAS_MAX: usize = 4;
-
-/// Replicas come, stop and, where there are faults, crash, while there is trouble; then they come to rest.
-async fn play_side_by_side(plan: &Plan, world: &World, began: Instant, writer: &mut JoinHandle<()>) {
-    let faulty = plan.fault_percent > 0;
-    world.check(|checker| checker.side_by_side(faulty));
-    let start = || {
-        world.note("a replica begins");
-        let cancel = CancellationToken::new();
-        (tokio::spawn(relay(plan, world, began).run(cancel.clone())), cancel)
+/// Plays a plan.
+pub(crate) fn run(plan: &Plan) -> Outcome {
+    let shards = if plan.has(Fault::Reshard) { 1 } else { 4 };
+    let subscriptions = kinds().into_iter().map(|kind| (name(kind.0), kind.2)).collect();
+    let alone = plan.replicas_max == 1 && !plan.has(Fault::LateRequest);
+    let checker = Checker::new(subscriptions, plan.repeats_nothing(), alone);
+    let world = World::new(plan.seed, shards, checker);
+    let mut under_way = Play {
+        plan: Arc::new(plan.clone()),
+        world: world.clone(),
+        replicas: Vec::new(),
+        stopping: Vec::new(),
+        frozen: BTreeMap::new(),
+        started: 0,
     };
-    let mut replicas = vec![start()];
-    let mut stopping: Vec<JoinHandle<Result<(), RelayError>>> = Vec::new();
-    while began.elapsed() < TROUBLE {
-        match world.chance.below(if faulty { 4 } else { 3 }) {
-            0 | 1 if replicas.len() < REPLICAS_MAX => replicas.push(start()),
-            2 if replicas.len() > 1 => {
-                let place = usize::try_from(world.chance.below(replicas.len() as u64)).unwrap();
-                let (running, cancel) = replicas.remove(place);
-                world.note("a replica stops");
-                world.happened("clean stop beside others");
-                cancel.cancel();
-                stopping.push(running);
+    under_way.play();
+    drop(under_way);
+    world.check(Checker::at_rest);
+    let (violations, again) = world.check(|checker| (std::mem::take(&mut checker.violations), checker.delivered_again));
+    let mut trace = world.trace.lock().unwrap();
+    trace.happened.insert("event delivered again", again);
+    Outcome { violations, trace: std::mem::take(&mut trace.lines), happened: std::mem::take(&mut trace.happened) }
+}
+
+impl Play {
+    fn play(&mut self) {
+        let world = self.world.clone();
+        let mut writer = Writer::begin(&world, &self.plan, TROUBLE);
+        let mut operator = Operator::new(&world, &self.plan, kinds().iter().map(|kind| name(kind.0)).collect());
+        let mut next_blow = world.chance.up_to(TROUBLE / 5);
+        self.start();
+        while world.elapsed() < TROUBLE {
+            self.step(STEPS[0]);
+            writer.write_on();
+            operator.look();
+            if world.elapsed() >= next_blow {
+                self.strike();
+                next_blow = world.elapsed() + world.chance.up_to(TROUBLE / 5);
             }
-            3 if replicas.len() > 1 => {
-                let place = usize::try_from(world.chance.below(replicas.len() as u64)).unwrap();
-                let (running, _cancel) = replicas.remove(place);
-                world.note("a replica crashes");
-                world.happened("crash beside others");
-                running.abort();
-                assert!(running.await.is_err());
+        }
+        self.replicas.iter_mut().filter(|replica| replica.is_frozen()).for_each(Replica::thaw);
+        self.frozen.clear();
+        operator.go_on();
+        for _ in 0..15 {
+            self.step(Duration::from_secs(2));
+        }
+        writer.close_all();
+        self.come_to_rest(&operator);
+        let now = world.elapsed();
+        self.replicas.iter().for_each(Replica::stop);
+        self.stopping.extend(self.replicas.drain(..).map(|replica| (replica, now)));
+        while !self.stopping.is_empty() {
+            self.step(STEPS[1]);
+        }
+    }
+
+    /// Waits until everything was accepted and is durable, at most `REST`; what is missing then the verdict shows.
+    fn come_to_rest(&mut self, operator: &Operator) {
+        let until = self.world.elapsed() + REST;
+        let mut quiet = 0;
+        while self.world.elapsed() < until && quiet < 3 {
+            operator.release();
+            for _ in 0..50 {
+                self.step(STEPS[1]);
+            }
+            quiet = if self.world.check(Checker::is_at_rest) { quiet + 1 } else { 0 };
+        }
+    }
+
+    /// Lets a little time go by: every replica runs for so long, one after the other.
+    fn step(&mut self, longest: Duration) {
+        let world = self.world.clone();
+        let mut left = longest;
+        while left > Duration::ZERO {
+            let step = (world.chance.up_to(STEPS[1].min(longest)) + Duration::from_millis(1)).min(left);
+            left -= step;
+            world.pass(step);
+            let first = usize::try_from(world.chance.below(self.replicas.len().max(1) as u64)).unwrap();
+            for turn in 0..self.replicas.len() {
+                let place = (first + turn) % self.replicas.len();
+                self.replicas[place].run(step);
+            }
+            self.stopping.iter_mut().for_each(|(replica, _)| replica.run(step));
+        }
+        self.thaw();
+        self.bury();
+    }
+
+    fn thaw(&mut self) {
+        let now = self.world.elapsed();
+        for replica in self.replicas.iter_mut().chain(self.stopping.iter_mut().map(|(replica, _)| replica)) {
+            if self.frozen.get(&replica.name).is_some_and(|until| *until <= now) {
+                self.frozen.remove(&replica.name);
+                self.world.note(&format!("{} goes on", replica.name));
+                replica.thaw();
+            }
+        }
+    }
+
+    /// Looks who has ended: only who was asked to may.
+    fn bury(&mut self) {
+        let world = self.world.clone();
+        for replica in &mut self.replicas {
+            if let Some(ended) = replica.ended() {
+                let what = format!("{} ended unasked: {ended:?}", replica.name);
+                world.check(|checker| checker.violate("the relay ends", &what));
+            }
+        }
+        self.stopping.retain_mut(|(replica, since)| match replica.ended() {
+            Some(Ok(())) => {
+                world.note(&format!("{} has stopped", replica.name));
+                world.happened("clean stop");
+                false
+            }
+            Some(Err(error)) => {
+                world.check(|checker| checker.violate("the relay stops", &format!("{}: {error}", replica.name)));
+                false
+            }
+            None if world.elapsed() > *since + STOPS_WITHIN => {
+                let what = format!("{} does not end", replica.name);
+                world.check(|checker| checker.violate("the relay stops", &what));
+                false
+            }
+            None => true,
+        });
+    }
+
+    fn any(&self) -> usize {
+        usize::try_from(self.world.chance.below(self.replicas.len() as u64)).unwrap()
+    }
+
+    fn strike(&mut self) {
+        let world = self.world.clone();
+        match world.chance.below(5) {
+            0 | 1 if self.replicas.len() < self.plan.replicas_max => self.start(),
+            2 => {
+                let place = self.any();
+                if self.replicas[place].is_frozen() {
+                    return;
+                }
+                let replica = self.replicas.remove(place);
+                world.note(&format!("{} is asked to stop", replica.name));
+                replica.stop();
+                self.stopping.push((replica, world.elapsed()));
+            }
+            3 if self.plan.has(Fault::Crash) => {
+                let place = self.any();
+                let replica = self.replicas.remove(place);
+                self.frozen.remove(&replica.name);
+                world.note(&format!("{} crashes", replica.name));
+                world.happened("crash");
+            }
+            4 if self.plan.has(Fault::Pause) => {
+                let place = self.any();
+                let replica = &mut self.replicas[place];
+                if !replica.is_frozen() {
+                    world.note(&format!("{} stands still", replica.name));
+                    world.happened("replica stood still");
+                    replica.freeze();
+                    self.frozen.insert(replica.name.clone(), world.elapsed() + world.chance.up_to(FROZEN_MAX));
+                }
             }
             _ => {}
         }
-        sleep(world.chance.up_to(TROUBLE / 5)).await;
-    }
-    writer.await.unwrap();
-    come_to_rest(world, began).await;
-    for (running, cancel) in replicas {
-        cancel.cancel();
-        stopping.push(running);
-    }
-    for running in stopping {
-        tokio::select! {
-            biased;
-            stopped = running => stopped.unwrap().unwrap(),
-            () = sleep(Duration::from_mins(2)) => panic!("a stop took longer than its grace period"),
+        // A single replica that stops hands nothing over: the next one begins when it has ended.
+        while self.plan.replicas_max == 1 && !self.stopping.is_empty() {
+            self.step(STEPS[0]);
         }
+        if self.replicas.is_empty() {
+            self.start();
+        }
+    }
+
+    fn start(&mut self) {
+        self.started += 1;
+        let (name, chance) = (format!("replica-{}", self.started), &self.world.chance);
+        let mut rate = 1.0;
+        let mut wall = self.world.now();
+        if self.plan.has(Fault::Clocks) {
+            rate = 1.0 + (f64::from(u32::try_from(chance.below(2 * RATE_PERCENT + 1)).unwrap()) - 5.0) / 100.0;
+            wall = wall.plus(chance.up_to(SKEW_MAX));
+        }
+        self.world.note(&format!("{name} begins, its clock goes at {rate}"));
+        let (plan, world) = (self.plan.clone(), self.world.clone());
+        let made = Replica::start(name.clone(), rate, || relay(&plan, &world, &name, Clock::starting_at(wall)));
+        self.replicas.push(made);
     }
 }
 
-/// Waits until every event was accepted, at most `REST` after the trouble; what is missing then the verdict shows.
-async fn come_to_rest(world: &World, began: Instant) {
-    let until = TROUBLE + REST;
-    while began.elapsed() < until && !world.check(|checker| checker.missing().is_empty()) {
-        sleep(Duration::from_secs(2)).await;
-    }
-    sleep(Duration::from_secs(10)).await;
-}
-
-/// Roots that have a past and no present.
-const HISTORIC_ROOTS: u64 = 6;
-
-fn root_of(number: u64) -> Root {
-    let domain = if number % 5 == 4 { "stock" } else { "orders" };
-    Root::new(domain, "", &format!("r{number}")).unwrap()
-}
-
-async fn write(world: World, roots: u64, appends: u64, faults: bool, reshards: bool) {
-    let types = ["OrderPlaced", "OrderShipped", "Noted", "Noted"];
-    let pause = TROUBLE / u32::try_from(appends).unwrap();
-    for _ in 0..appends {
-        let root = root_of(world.chance.below(roots));
-        let count = 1 + world.chance.below(4);
-        let chosen: Vec<&str> = (0..count).map(|_| types[usize::try_from(world.chance.below(4)).unwrap()]).collect();
-        world.append(&root, &chosen, faults);
-        if world.chance.percent(5) {
-            world.push_noise();
-        }
-        if reshards && world.chance.percent(6) {
-            world.reshard();
-        }
-        if faults && world.chance.percent(2) {
-            world.trim();
-        }
-        sleep(world.chance.up_to(pause * 2)).await;
-    }
-    // What was lost on the stream is found with the next event of its root; each gets one that arrives.
-    sleep(TROUBLE / 4).await;
-    for root in (0..roots).map(root_of) {
-        world.append(&root, &["OrderClosed"], false);
-    }
-}
-
-fn relay(plan: &Plan, world: &World, began: Instant) -> Relay {
-    let ports = Arc::new(Faulty::new(world.clone(), plan.fault_percent));
+fn relay(plan: &Arc<Plan>, world: &World, replica: &str, clock: Clock) -> Relay {
+    let ports = Arc::new(Faulty::new(world.clone(), plan.clone(), replica.to_owned()));
     let scan_progress = ScanProgress::default();
     let ports = RelayPorts {
         scan: Arc::new(FaultyScan::new(ports.clone(), scan_progress.clone())),
@@ -273,40 +288,42 @@ fn relay(plan: &Plan, world: &World, began: Instant) -> Relay {
         marks: ports.clone(),
         fleet: ports.clone(),
         registry: ports,
-        clock: world.clock.clone(),
+        clock,
         random: world.chance.clone(),
         health: Health::default(),
     };
-    let handlers = (subscriptions().into_iter().enumerate())
-        .map(|(index, (name, subscription))| {
-            let handler = Receiver {
-                world: world.clone(),
-                name: name.clone(),
-                percent: plan.fault_percent,
-                slowness: Duration::from_millis([5, 1, 400][index]),
-                group: [1, 1, 4][index],
-                outages: (plan.fault_percent > 5 && index == 1).then_some(Duration::from_secs(9)),
-                began,
-                healed_after: TROUBLE,
-            };
-            let flush_interval = Duration::from_millis([1000, 0, 300][index]);
-            let settings = LaneSettings {
-                flush_interval,
-                filtered_flush: 4,
-                checkpoint_interval: Duration::from_secs(2),
-                queued_bytes_max: 2000,
-                idle_roots_max: 4,
-                careful_events: 5,
-                on_failure: OnFailure::Block,
-                checkpoint_hold: plan.checkpoint_hold(),
-                ..LaneSettings::default()
-            };
-            HandlerSpec { name, handler: Arc::new(handler), start: Start::Beginning, subscription, settings }
-        })
-        .collect();
+    let specs = kinds().into_iter().map(|kind| spec(plan, world, replica, kind)).collect();
     let settings = RelaySettings {
-        memory_limit_bytes: if plan.seed.is_multiple_of(2) { 24_000 } else { 64 << 20 },
+        memory_limit_bytes: if plan.tight { 24_000 } else { 64 << 20 },
+        replica_name: replica.to_owned(),
         ..RelaySettings::default()
     };
-    Relay::new(ports, settings, handlers).unwrap()
+    Relay::new(ports, settings, specs).unwrap()
+}
+
+fn spec(plan: &Arc<Plan>, world: &World, replica: &str, kind: Kind) -> HandlerSpec {
+    let Kind(called, start, subscription, slowness_ms, group, flush_ms, on_failure) = kind;
+    let handler = Receiver {
+        world: world.clone(),
+        plan: plan.clone(),
+        name: name(called),
+        replica: replica.to_owned(),
+        slowness: Duration::from_millis(slowness_ms),
+        group,
+        outages: (called == "billing").then_some(Duration::from_secs(9)),
+        healed_after: TROUBLE,
+    };
+    let settings = LaneSettings {
+        flush_interval: Duration::from_millis(flush_ms),
+        filtered_flush: 4,
+        checkpoint_interval: Duration::from_secs(2),
+        queued_bytes_max: 2000,
+        idle_roots_max: 4,
+        careful_events: 5,
+        on_failure,
+        checkpoint_hold: Duration::from_secs(4),
+        mark_ttl: Duration::from_secs(8),
+        ..LaneSettings::default()
+    };
+    HandlerSpec { name: name(called), handler: Arc::new(handler), start, subscription, settings }
 }

@@ -1,25 +1,34 @@
-//! The world of one run: the tables and the stream in memory, the writer's side of them, and the trace.
+//! The world of one run: its time, the tables in memory, calls that are under way, chance, and the trace.
+//!
+//! The world's time is moved by the scenario alone; each replica has a clock of its own.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use angzarr_relay::event::{Chunked, Event, Root, Sequence, cut};
+use angzarr_relay::event::{Root, Sequence, Timestamp};
+use angzarr_relay::fleet::FleetStore as _;
 use angzarr_relay::relay_table::MemoryRelayTable;
 use angzarr_relay::storage::{MemoryEvents, MemoryPositions};
-use angzarr_relay::stream::{Change, MemoryStream, ShardId};
-use angzarr_relay::time::{Clock, Random};
+use angzarr_relay::stream::MemoryStream;
+use angzarr_relay::time::Random;
 use bytes::Bytes;
-use tokio::time::Instant;
+use futures_util::FutureExt as _;
 
 use crate::checker::Checker;
+use crate::writer::Writing;
 
-/// The size of a chunk, in bytes.
-const CHUNK_BYTES: usize = 20;
+/// The wall time at which a run begins, in milliseconds since 1970.
+const BEGINNING_MS: i64 = 1_800_000_000_000;
 
 /// The payload of an event: no two alike.
 pub(crate) fn payload(root: &Root, sequence: Sequence) -> Bytes {
     format!("{root} {sequence} and what makes it longer than two chunks of the table").into()
 }
+
+/// A call under way: what it does to the tables.
+type Effect = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What all parts of a run share.
 #[derive(Clone)]
@@ -28,27 +37,18 @@ pub(crate) struct World {
     pub(crate) stream: MemoryStream,
     pub(crate) positions: MemoryPositions,
     pub(crate) table: MemoryRelayTable,
-    pub(crate) clock: Clock,
     pub(crate) chance: Random,
     pub(crate) checker: Arc<Mutex<Checker>>,
     pub(crate) trace: Arc<Mutex<Trace>>,
     pub(crate) writing: Arc<Mutex<Writing>>,
-    began: Instant,
+    now: Arc<Mutex<Duration>>,
+    under_way: Arc<Mutex<Vec<(Duration, Effect)>>>,
 }
 
 #[derive(Default)]
 pub(crate) struct Trace {
     pub(crate) lines: Vec<String>,
     pub(crate) happened: BTreeMap<&'static str, usize>,
-}
-
-/// What the writer keeps.
-#[derive(Default)]
-pub(crate) struct Writing {
-    open: Vec<ShardId>,
-    closed: Vec<ShardId>,
-    last: BTreeMap<Root, Sequence>,
-    pushed: u64,
 }
 
 impl World {
@@ -60,17 +60,57 @@ impl World {
             stream,
             positions: MemoryPositions::default(),
             table: MemoryRelayTable::default(),
-            clock: Clock::starting_at(angzarr_relay::event::Timestamp::from_unix_millis(1_800_000_000_000)),
             chance: Random::seeded(seed),
             checker: Arc::new(Mutex::new(checker)),
             trace: Arc::default(),
-            writing: Arc::new(Mutex::new(Writing { open, ..Writing::default() })),
-            began: Instant::now(),
+            writing: Arc::new(Mutex::new(Writing::over(open))),
+            now: Arc::default(),
+            under_way: Arc::default(),
         }
     }
 
+    /// The time since the run began.
+    pub(crate) fn elapsed(&self) -> Duration {
+        *self.now.lock().unwrap()
+    }
+
+    /// The wall time.
+    pub(crate) fn now(&self) -> Timestamp {
+        Timestamp::from_unix_millis(BEGINNING_MS).plus(self.elapsed())
+    }
+
+    /// Lets time go by; what is under way for longer arrives.
+    pub(crate) fn pass(&self, step: Duration) {
+        let now = {
+            let mut now = self.now.lock().unwrap();
+            *now += step;
+            *now
+        };
+        loop {
+            let due = {
+                let mut under_way = self.under_way.lock().unwrap();
+                let due = under_way.iter().position(|(at, _)| *at <= now);
+                due.map(|place| under_way.remove(place).1)
+            };
+            let Some(effect) = due else { return };
+            effect.now_or_never().expect("the tables answer at once");
+        }
+    }
+
+    /// A call that takes so long to arrive, whatever becomes of who made it.
+    pub(crate) fn later(&self, delay: Duration, effect: impl Future<Output = ()> + Send + 'static) {
+        self.under_way.lock().unwrap().push((self.elapsed() + delay, Box::pin(effect)));
+    }
+
+    /// Whether a replica was declared dead, and has not joined anew.
+    pub(crate) fn is_dead(&self, replica: &str) -> bool {
+        let fleet = self.table.fleet().now_or_never().expect("the tables answer at once").unwrap();
+        let is_its = |id: &str| id.split('~').next() == Some(replica);
+        !fleet.members.iter().any(|member| is_its(member.id.as_str()) && !member.dead)
+    }
+
     pub(crate) fn note(&self, line: &str) {
-        let at = self.began.elapsed().as_millis();
+        let at = self.elapsed().as_millis();
         self.trace.lock().unwrap().lines.push(format!("{at:>8} {line}"));
     }
 
@@ -78,126 +118,17 @@ impl World {
         *self.trace.lock().unwrap().happened.entry(what).or_default() += 1;
     }
 
+    /// Tells the checker; what it finds wrong stands in the trace where it was.
     pub(crate) fn check<T>(&self, act: impl FnOnce(&mut Checker) -> T) -> T {
-        act(&mut self.checker.lock().unwrap())
-    }
-
-    /// Appends events that the stream never brings.
-    pub(crate) fn write_unstreamed(&self, root: &Root, types: &[&str]) {
-        self.write(root, types, &mut self.writing.lock().unwrap());
-    }
-
-    fn write(&self, root: &Root, types: &[&str], writing: &mut Writing) -> Vec<Event> {
-        let mut made = Vec::new();
-        for event_type in types {
-            let sequence = writing.last.get(root).map_or(Sequence::FIRST, |last| last.next());
-            writing.last.insert(root.clone(), sequence);
-            let mut event = Event {
-                root: root.clone(),
-                sequence,
-                event_type: (*event_type).into(),
-                payload: payload(root, sequence),
-                chunked: None,
-                correlation_id: None,
-                traceparent: None,
-                created_at: self.clock.now(),
-            };
-            if self.chance.percent(5) {
-                self.store_in_chunks(&mut event);
-            }
-            self.events.put(event.clone());
-            self.check(|checker| checker.committed(&event));
-            made.push(event);
+        let mut checker = self.checker.lock().unwrap();
+        checker.now = self.elapsed();
+        let before = checker.violations.len();
+        let answer = act(&mut checker);
+        let found = checker.violations.get(before..).unwrap_or_default().to_vec();
+        drop(checker);
+        for violation in found {
+            self.note(&format!("VIOLATION {violation}"));
         }
-        made
-    }
-
-    /// Takes the payload out of the event's row.
-    fn store_in_chunks(&self, event: &mut Event) {
-        let append_id = format!("{} {}", event.root, event.sequence);
-        self.events.put_chunks(&append_id, cut(&event.payload, CHUNK_BYTES).collect());
-        event.chunked = Some(Box::new(Chunked::new(&event.payload, CHUNK_BYTES, &append_id)));
-        event.payload = Bytes::new();
-        self.happened("payload in chunks");
-    }
-
-    /// Appends events to a root: into the table at once, into the stream in any order, perhaps not all of them.
-    pub(crate) fn append(&self, root: &Root, types: &[&str], faults: bool) {
-        let mut writing = self.writing.lock().unwrap();
-        let mut made = self.write(root, types, &mut writing);
-        if faults && made.len() > 1 && self.chance.percent(40) {
-            let other = usize::try_from(self.chance.below(made.len() as u64 - 1)).unwrap() + 1;
-            made.swap(0, other);
-            self.happened("transaction reordered");
-        }
-        for event in made {
-            if faults && self.chance.percent(4) {
-                self.happened("record dropped");
-                self.note(&format!("dropped {} {}", event.root, event.sequence));
-                continue;
-            }
-            let shard = self.shard_of(root, &mut writing, faults);
-            writing.pushed += 1;
-            self.check(|checker| {
-                checker.streamed(shard.as_str(), writing.pushed, Some((root.clone(), event.sequence)));
-            });
-            self.note(&format!("wrote {} {} to {shard}", event.root, event.sequence));
-            self.stream.push(&shard, self.clock.now(), Change::Inserted(event));
-        }
-    }
-
-    /// A root stays in one shard but for now and then, as an item collection that is split does.
-    fn shard_of(&self, root: &Root, writing: &mut Writing, faults: bool) -> ShardId {
-        let place = if faults && self.chance.percent(5) {
-            self.chance.below(1000)
-        } else {
-            root.key().bytes().map(u64::from).sum()
-        };
-        writing.open[usize::try_from(place).unwrap() % writing.open.len()].clone()
-    }
-
-    pub(crate) fn push_noise(&self) {
-        let mut writing = self.writing.lock().unwrap();
-        let place = usize::try_from(self.chance.below(writing.open.len() as u64)).unwrap();
-        let change = match self.chance.below(4) {
-            0 => Change::Modified,
-            1 => Change::Removed(None),
-            2 => Change::Chunk,
-            _ => Change::ForeignKey { problem: "somebody else's".into() },
-        };
-        writing.pushed += 1;
-        self.check(|checker| checker.streamed(writing.open[place].as_str(), writing.pushed, None));
-        self.stream.push(&writing.open[place], self.clock.now(), change);
-    }
-
-    /// Rolls or splits one of the open shards.
-    pub(crate) fn reshard(&self) {
-        let mut writing = self.writing.lock().unwrap();
-        let place = usize::try_from(self.chance.below(writing.open.len() as u64)).unwrap();
-        let shard = writing.open.remove(place);
-        let children = if writing.open.len() < 4 && self.chance.percent(50) { 2 } else { 1 };
-        self.happened(if children == 2 { "shard split" } else { "shard rolled" });
-        self.note(&format!("closed {shard}, {children} children"));
-        writing.open.extend(self.stream.close_shard(&shard, children));
-        writing.closed.push(shard);
-    }
-
-    /// Trims a closed shard, or takes it away whole.
-    pub(crate) fn trim(&self) {
-        let mut writing = self.writing.lock().unwrap();
-        if writing.closed.is_empty() {
-            return;
-        }
-        let shard = writing.closed.remove(0);
-        self.happened("stream trimmed");
-        if self.chance.percent(50) {
-            self.note(&format!("removed {shard}"));
-            self.stream.remove_shard(&shard);
-            self.check(|checker| checker.trimmed(shard.as_str(), 0));
-        } else {
-            self.note(&format!("trimmed {shard}"));
-            self.stream.trim(&shard, 1);
-            self.check(|checker| checker.trimmed(shard.as_str(), 1));
-        }
+        answer
     }
 }

@@ -86,7 +86,7 @@ impl Aggregate {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
@@ -97,6 +97,62 @@ mod tests {
         "f3899ac20a126f726465727323616e677a61727223612f311a0908001a0566697273741a0408001a001acd0108001ac801",
         "5da340c25ae90d0264755f9ecbcdc0db",
     );
+
+    /// The user records of an aggregated record, each with its partition key: read by hand, by the published format alone.
+    pub(in super::super) fn disaggregated(record: &[u8]) -> Option<Vec<(String, Vec<u8>)>> {
+        let rest = record.strip_prefix(&[0xF3, 0x89, 0x9A, 0xC2])?;
+        let (message, digest) = rest.split_at_checked(rest.len().checked_sub(16)?)?;
+        if <[u8; 16]>::from(Md5::digest(message)) != digest {
+            return None;
+        }
+        let (mut keys, mut records) = (Vec::new(), Vec::new());
+        for (tag, _, bytes) in fields(message)? {
+            match tag {
+                1 => keys.push(String::from_utf8(bytes.to_vec()).ok()?),
+                3 => records.push(fields(bytes)?),
+                _ => return None,
+            }
+        }
+        let user_record = |fields: Vec<(u64, u64, &[u8])>| match fields[..] {
+            [(1, index, _), (3, _, data)] => Some((keys.get(usize::try_from(index).ok()?)?.clone(), data.to_vec())),
+            _ => None,
+        };
+        records.into_iter().map(user_record).collect()
+    }
+
+    /// The fields of a protobuf message: the tag, the number of a varint, the bytes of what has a length.
+    fn fields(mut message: &[u8]) -> Option<Vec<(u64, u64, &[u8])>> {
+        let mut fields = Vec::new();
+        while !message.is_empty() {
+            let key = varint(&mut message)?;
+            let number = varint(&mut message)?;
+            let bytes = match key & 7 {
+                0 => &[][..],
+                2 => {
+                    let (bytes, rest) = message.split_at_checked(usize::try_from(number).ok()?)?;
+                    message = rest;
+                    bytes
+                }
+                _ => return None,
+            };
+            fields.push((key >> 3, number, bytes));
+        }
+        Some(fields)
+    }
+
+    /// Seven bits a byte, the lowest first; the eighth says that more follow.
+    fn varint(bytes: &mut &[u8]) -> Option<u64> {
+        let (mut number, mut shift) = (0, 0);
+        loop {
+            let (first, rest) = bytes.split_first()?;
+            *bytes = rest;
+            number |= u64::from(first & 0x7F).checked_shl(shift)?;
+            shift += 7;
+            if first & 0x80 == 0 {
+                return Some(number);
+            }
+        }
+    }
 
     fn hex(bytes: &[u8]) -> String {
         use std::fmt::Write as _;
@@ -127,6 +183,24 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn any_records_are_taken_apart_again(
+            key in ".{1,300}",
+            records in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..400), 0..30),
+            damage: proptest::sample::Index,
+        ) {
+            let mut aggregate = Aggregate::new(&key);
+            for record in &records {
+                prop_assert_eq!(aggregate.push_within(record.clone(), usize::MAX), Ok(()));
+            }
+            let mut data = aggregate.finish();
+            let expected: Vec<_> = records.into_iter().map(|record| (key.clone(), record)).collect();
+            prop_assert_eq!(disaggregated(&data), Some(expected));
+            let at = damage.index(data.len());
+            data[at] ^= 1;
+            prop_assert_eq!(disaggregated(&data), None, "a damaged byte is seen");
+        }
+
         #[test]
         fn counts_its_size_exactly_and_keeps_the_limit(
             key in ".{1,300}",

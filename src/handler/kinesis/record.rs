@@ -93,8 +93,55 @@ fn partition_key(root_key: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::super::aggregation::tests::disaggregated;
     use super::*;
+    use crate::event::testing::any_event;
+    use crate::event::{Root, Sequence};
     use crate::handler::testing::{batch, batch_of};
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Whatever a batch holds, its record holds the first of its events, as many as fit, each as it would travel
+        /// alone, and no more than is allowed.
+        #[test]
+        fn a_record_holds_the_first_events_of_any_batch(
+            events in proptest::collection::vec((any_event(), 0_usize..4), 1..8),
+            long in proptest::option::of(200_usize..1500),
+            (aggregate, as_payload) in (any::<bool>(), any::<bool>()),
+        ) {
+            let id = "é".repeat(long.unwrap_or(1) / 2);
+            let root = Root::new("orders", "", if id.is_empty() { "a" } else { &id }).unwrap();
+            let events: Vec<_> = (0..).zip(events)
+                .map(|(number, (event, large))| {
+                    let payload = event.payload.repeat(1 + large * 400).into();
+                    Arc::new(Event { root: root.clone(), sequence: Sequence(number), payload, ..event })
+                })
+                .collect();
+            let batch = RootBatch { root: root.clone(), events };
+            let format = if as_payload { KinesisFormat::Payload } else { KinesisFormat::CloudEvents };
+            let record = Record::of(&batch, format, aggregate).unwrap();
+            let alone: Vec<Vec<u8>> = batch.events.iter().map(|event| encode(event, format)).collect();
+
+            let key = &record.partition_key;
+            prop_assert!(key == root.key() || (key.len() == 32 && root.key().encode_utf16().count() > 256));
+            prop_assert!(key.encode_utf16().count() <= 256);
+            prop_assert_eq!(record.bytes(), record.data.len() + key.len());
+            let held = disaggregated(&record.data).filter(|_| aggregate);
+            let data = held.map_or_else(|| vec![record.data.clone()], |held| {
+                held.into_iter().map(|(held_key, data)| { assert_eq!(held_key, *key); data }).collect()
+            });
+            prop_assert_eq!(data.len(), record.events);
+            prop_assert!(data == alone[..record.events]);
+            if aggregate && record.events < batch.events.len() {
+                // One more, with the few bytes it has around it, would not have fitted.
+                let more = record.data.len() + alone[record.events].len() + 64;
+                prop_assert!(more > AGGREGATED_BYTES_MAX, "{} of {}", record.events, batch.events.len());
+            }
+            prop_assert!(record.events == 1 || (aggregate && record.data.len() <= AGGREGATED_BYTES_MAX));
+        }
+    }
 
     #[test]
     fn one_event_travels_plain() {

@@ -6,7 +6,7 @@ use super::super::Subscription;
 use crate::event::{Event, Root, Row, Sequence, Timestamp};
 use crate::handler::RootBatch;
 use crate::relay_table::Checkpoint;
-use crate::storage::{Advance, Mark, Pass, Passed, Standing};
+use crate::storage::{Advance, Ending, Mark, Pass, Passed, Standing};
 use crate::stream::{LaneId, StreamSequence};
 
 /// The events table, by root and sequence.
@@ -30,13 +30,12 @@ pub(super) struct Contract {
     pub(super) ended: BTreeSet<LaneId>,
     /// The marks in the positions table.
     pub(super) marks: BTreeMap<Root, Mark>,
+    /// What is left of marks that were taken away.
+    pub(super) endings: BTreeMap<Root, Ending>,
     /// Holes that were passed, as the positions table keeps them.
     pub(super) passed: BTreeMap<Root, Passed>,
     /// Events passed, for the record.
     pub(super) skipped: BTreeSet<(Root, Sequence)>,
-    /// Roots that two replicas read and of which one took a mark away: the other may let go of records on the strength of what
-    /// it remembers, which a later look at the table makes good.
-    pub(super) looked_at_later: BTreeSet<Root>,
     checkpoints: BTreeMap<LaneId, Checkpoint>,
 }
 
@@ -53,9 +52,9 @@ impl Contract {
             shown: BTreeMap::new(),
             ended: BTreeSet::new(),
             marks: BTreeMap::new(),
+            endings: BTreeMap::new(),
             passed: BTreeMap::new(),
             skipped: BTreeSet::new(),
-            looked_at_later: BTreeSet::new(),
             checkpoints: BTreeMap::new(),
         }
     }
@@ -163,7 +162,8 @@ impl Contract {
             };
             // A mark stands for what it goes on from; for an event in a passed hole only one at or before it does.
             let filled = self.fills(root, *sequence);
-            let marked = self.looked_at_later.contains(root)
+            // What is left of a mark stands for what others let go of on its strength.
+            let marked = self.endings.contains_key(root)
                 || self.marks.get(root).is_some_and(|mark| !filled || mark.sequence <= *sequence);
             let exists = !marked && self.table.contains_key(&(root.clone(), *sequence));
             let position = self.positions.get(root).copied();

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::rig::{Answer, Kind, LANE, OTHER, Rig, branch_of, ev, evs, settings};
+use super::rig::{Answer, Kind, LANE, OTHER, Rig, branch_of, ev, evs, root_of, settings};
 use crate::lane::{LaneSettings, MARK_TTL, OnFailure};
+use crate::storage::Ending;
 
 fn parking() -> LaneSettings {
     LaneSettings { on_failure: OnFailure::Park, ..settings() }
@@ -20,8 +21,8 @@ fn parked() -> Rig {
 
 /// Another replica works the root off, up to here.
 fn worked_off_elsewhere(rig: &mut Rig, through: u64) {
-    rig.contract.marks.clear();
-    rig.contract.looked_at_later.insert(super::rig::root_of("r"));
+    let marks = std::mem::take(&mut rig.contract.marks);
+    rig.contract.endings.extend(marks.into_iter().map(|(root, mark)| (root, Ending::of(&mark))));
     rig.elsewhere("r", through);
 }
 
@@ -92,13 +93,15 @@ fn what_others_let_go_of_is_looked_for_once_after_the_mark_went() {
     assert_eq!((rig.of("r"), rig.mark("r")), (vec![0, 0], None));
     // Its record came to a replica that still believed the mark.
     rig.write([ev("r", 1)]);
-    rig.advance(MARK_TTL.saturating_sub(Duration::from_millis(1)));
+    rig.advance((MARK_TTL + MARK_TTL / 4).saturating_sub(Duration::from_millis(1)));
     assert_eq!(rig.of("r").len(), 2);
+    assert!(rig.contract.endings.contains_key(&root_of("r")), "whoever takes over looks at it, too");
     rig.millis(1);
     assert_eq!((rig.of("r"), rig.lanes.courses.active()), (vec![0, 0, 1], 1));
     rig.write([ev("r", 2)]);
     rig.rest();
     assert_eq!((rig.of("r").len(), rig.position("r"), rig.lanes.courses.active()), (3, Some(1), 0), "once");
+    assert!(rig.contract.endings.is_empty(), "nothing is left of the mark");
 }
 
 #[test]

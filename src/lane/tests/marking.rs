@@ -3,7 +3,7 @@
 use super::super::MarkOrder;
 use super::rig::{Rig, Writes};
 use crate::event::Sequence;
-use crate::storage::{Marking, StorageError};
+use crate::storage::{Ending, Marking, StorageError};
 
 impl Rig {
     pub(super) fn change_mark(&mut self, order: &MarkOrder) -> Result<Marking, StorageError> {
@@ -21,6 +21,7 @@ impl Rig {
             }
             MarkOrder::Mark { root, standing, mark } => {
                 contract.marks.insert(root.clone(), mark.clone());
+                contract.endings.remove(root);
                 if let Some(covered) = &standing.position {
                     contract.positions.insert(root.clone(), *covered);
                     if self.writes == Writes::Work {
@@ -30,8 +31,12 @@ impl Rig {
             }
             MarkOrder::Unmark { root, mark } if contract.marks.get(root) == Some(mark) => {
                 contract.marks.remove(root);
+                contract.endings.insert(root.clone(), Ending::of(mark));
             }
-            MarkOrder::Unmark { .. } => return Ok(Marking::Refused),
+            MarkOrder::Forget { root, ending } if contract.endings.get(root) == Some(ending) => {
+                contract.endings.remove(root);
+            }
+            MarkOrder::Forget { .. } | MarkOrder::Unmark { .. } => return Ok(Marking::Refused),
             MarkOrder::Purge { root, .. } => {
                 let all = (root.clone(), Sequence(0))..=(root.clone(), Sequence(u64::MAX));
                 if contract.table.range(all).next().is_some() {

@@ -61,12 +61,14 @@ impl Rig {
     /// The marked roots as the tables list them.
     pub(super) fn listed(&self) -> Marked {
         let marks = self.contract.marks.iter();
-        Marked::of(marks.map(|(root, mark)| (root.clone(), mark.state, mark.branch.clone())))
+        let marked = Marked::of(marks.map(|(root, mark)| (root.clone(), mark.state, mark.branch.clone())));
+        let endings = self.contract.endings.iter();
+        Marked { ending: endings.map(|(root, ending)| (root.clone(), ending.clone())).collect(), ..marked }
     }
 
     /// What the relay does when an operator has ordered something.
     pub(super) fn resume(&mut self) {
-        self.lanes.resume(self.listed());
+        self.lanes.resume(self.listed(), self.now);
         self.run();
     }
 

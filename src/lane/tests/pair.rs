@@ -9,7 +9,7 @@ use super::rig::{Happened, LANE, Rig, Spec, ev, root_of};
 use crate::event::{Root, Sequence};
 use crate::lane::{LaneSettings, Opening};
 use crate::relay_table::Checkpoint;
-use crate::storage::{Mark, MarkState, Passed};
+use crate::storage::{Ending, Mark, MarkState, Passed};
 use crate::stream::{Branch, LaneId, ShardId, StreamPoint, StreamSequence};
 
 /// Two on the first branch, two on the second, and two whose item collections are split over both.
@@ -22,6 +22,7 @@ pub(super) struct Tables {
     pub(super) table: Table,
     pub(super) positions: BTreeMap<Root, Sequence>,
     pub(super) marks: BTreeMap<Root, Mark>,
+    pub(super) endings: BTreeMap<Root, Ending>,
     pub(super) passed: BTreeMap<Root, Passed>,
     pub(super) skipped: BTreeSet<(Root, Sequence)>,
 }
@@ -67,7 +68,6 @@ pub(super) struct World {
     pub(super) next_lane: u32,
     pub(super) accepted: BTreeMap<Root, u64>,
     pub(super) again: BTreeMap<Root, Again>,
-    pub(super) marked: BTreeSet<Root>,
     /// Roots that both replicas may meet at once.
     pub(super) shared: BTreeSet<Root>,
     /// Lanes on segments of jobs.
@@ -103,7 +103,6 @@ impl World {
             next_lane: 10,
             accepted: BTreeMap::new(),
             again: BTreeMap::new(),
-            marked: BTreeSet::new(),
             shared: ROOTS[SHARED_FROM..].iter().map(|root| root_of(root)).collect(),
             jobs: BTreeSet::new(),
         };
@@ -117,11 +116,6 @@ impl World {
         self.swap(rig);
         let acted = act(&mut self.rigs[rig]);
         self.swap(rig);
-        let marked = self.marked.clone();
-        self.marked = self.tables.marks.keys().cloned().collect();
-        for root in marked.difference(&self.marked).filter(|root| self.shared.contains(*root)) {
-            self.rigs.iter_mut().for_each(|rig| rig.contract.looked_at_later.extend([root.clone()]));
-        }
         for happened in std::mem::take(&mut self.rigs[rig].log) {
             match happened {
                 Happened::Delivered(root, events) => self.delivered(&root, &events),
@@ -137,6 +131,7 @@ impl World {
         std::mem::swap(&mut contract.table, &mut self.tables.table);
         std::mem::swap(&mut contract.positions, &mut self.tables.positions);
         std::mem::swap(&mut contract.marks, &mut self.tables.marks);
+        std::mem::swap(&mut contract.endings, &mut self.tables.endings);
         std::mem::swap(&mut contract.passed, &mut self.tables.passed);
         std::mem::swap(&mut contract.skipped, &mut self.tables.skipped);
     }
@@ -309,7 +304,6 @@ impl World {
         self.duties[rig].lock().unwrap().clear();
         let mut fresh = replica(rig == 0, &self.settings, &self.duties[rig]);
         fresh.now = self.rigs[rig].now;
-        fresh.contract.looked_at_later = self.rigs[rig].contract.looked_at_later.clone();
         self.rigs[rig] = fresh;
         for at in 0..2 {
             if self.paths[at].owner.is_some_and(|(of, _)| of == rig) {

@@ -124,7 +124,7 @@ fn another_life_goes_on_where_it_was_noted() {
     next.contract.positions = rig.contract.positions.clone();
     next.contract.marks = rig.contract.marks.clone();
     let deferred = next.contract.marks.keys().map(|root| (root.clone(), None)).collect();
-    next.lanes.resume(Marked { deferred, parked: 0 });
+    next.lanes.resume(Marked { deferred, ..Marked::default() }, next.now);
     next.rest();
     assert_eq!(next.of("r"), (500..1300).collect::<Vec<_>>());
     assert_eq!((next.position("r"), next.mark("r")), (Some(1299), None));
@@ -184,7 +184,7 @@ fn next_life(rig: &Rig, settings: LaneSettings) -> Rig {
     next.contract.positions = rig.contract.positions.clone();
     next.contract.marks = rig.contract.marks.clone();
     let deferred = next.contract.marks.keys().map(|root| (root.clone(), None)).collect();
-    next.lanes.resume(Marked { deferred, parked: 0 });
+    next.lanes.resume(Marked { deferred, ..Marked::default() }, next.now);
     next
 }
 

@@ -392,7 +392,7 @@ impl Rig {
                 let result = self.change_mark(&order);
                 self.lanes.marked(order, result, self.now);
             }
-            Effect::List => self.lanes.resume(self.listed()),
+            Effect::List => self.lanes.resume(self.listed(), self.now),
             Effect::Checkpoint(lane, checkpoint) => {
                 if self.lanes.checkpointed(lane, checkpoint, !self.checkpoints_fail, self.now) {
                     self.finished.push(lane);

@@ -1,7 +1,8 @@
 //! Orders to the shards of a table's stream while it is served, for tests and demonstrations.
 //!
 //! Orders are carried out one after the other, each at the head of the upstream's stream: what was written before the
-//! order is in the shards as they were, what is written after its answer in those that came of it.
+//! order is in the shards as they were, what is written after its answer in those that came of it. What calls are to meet
+//! is ordered here as well, of all streams of the server.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -12,8 +13,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::error::ShardsError;
 use super::key::{KeyPart, Point};
+use super::misbehaviour::Struck;
+use super::mischief::{Mischief, MischiefPlan};
 use super::name::ShardName;
 use super::number::Number;
+use super::operation::Operation;
 use super::rates::Calls;
 use super::served::ServedStreams;
 use super::stream::VirtualStream;
@@ -205,6 +209,44 @@ impl ShardControl {
     /// When the server has stopped.
     pub async fn calls(&self) -> Result<BTreeMap<&'static str, Calls>, ShardsError> {
         self.order(|streams, _| async move { Ok(streams.rates().calls()) }).await
+    }
+
+    /// Lets the next calls of an operation go wrong, each in one of these ways, in turn. What can make no difference to a
+    /// call waits for one to which it can.
+    ///
+    /// # Errors
+    /// When the operation does not go wrong so, or more than 1000 calls are scripted.
+    pub async fn next(&self, operation: Operation, mischiefs: &[Mischief]) -> Result<(), ShardsError> {
+        let mischiefs = mischiefs.to_vec();
+        self.order(move |streams, _| async move { streams.misbehaviour().script(operation, &mischiefs) }).await
+    }
+
+    /// Lets calls go wrong by chance from now on, in the place of an earlier plan. What is scripted comes first.
+    ///
+    /// # Errors
+    /// When an operation does not go wrong as the plan says.
+    pub async fn misbehave(&self, plan: MischiefPlan) -> Result<(), ShardsError> {
+        self.order(move |streams, _| async move { streams.misbehaviour().follow(plan) }).await
+    }
+
+    /// Lets nothing go wrong any more: what was scripted and has not struck is forgotten.
+    ///
+    /// # Errors
+    /// When the server has stopped.
+    pub async fn behave(&self) -> Result<(), ShardsError> {
+        self.order(|streams, _| async move {
+            streams.misbehaviour().behave();
+            Ok(())
+        })
+        .await
+    }
+
+    /// How often what has gone wrong so far.
+    ///
+    /// # Errors
+    /// When the server has stopped.
+    pub async fn struck(&self) -> Result<Struck, ShardsError> {
+        self.order(|streams, _| async move { Ok(streams.misbehaviour().struck()) }).await
     }
 }
 

@@ -2,6 +2,8 @@
 
 use crate::stream::ShardId;
 
+use super::mischief::Mischief;
+use super::operation::Operation;
 use super::upstream::UpstreamError;
 
 /// Why an order to the shards was not carried out.
@@ -51,6 +53,17 @@ pub enum ShardsError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Calls of this operation do not go wrong so.
+    #[error("no call of {operation} goes wrong as {mischief:?} does")]
+    Unfit {
+        /// The operation.
+        operation: Operation,
+        /// What cannot happen to it.
+        mischief: Mischief,
+    },
+    /// A script is bounded.
+    #[error("the script for the next calls is too long")]
+    TooMuchMischief,
     /// The server has stopped.
     #[error("the server has stopped")]
     Stopped,

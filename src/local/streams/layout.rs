@@ -116,6 +116,11 @@ impl Layout {
         self.last
     }
 
+    /// Whether a shard is one of those that the last change made.
+    pub(super) fn is_newest(&self, name: ShardName, shard: &Shard) -> bool {
+        shard.parent.is_some() && name.made_unix_millis() == self.last_made_unix_millis
+    }
+
     /// Closes a shard; one child has its range. It is listed when `listed` says so.
     pub(super) fn roll(&mut self, name: ShardName, listed: bool, now: u64) -> Result<ShardName, ShardsError> {
         let range = self.open_shard(name)?.range.clone();

@@ -106,6 +106,20 @@ impl Log {
         LogPage { records, is_last }
     }
 
+    /// The records of a shard up to a number, as many as one page has.
+    pub(super) fn page_before(&self, shard: ShardName, through: Number, limit: usize) -> Vec<&LogRecord> {
+        let places = self.shards.get(&shard).into_iter().flat_map(|log| log.places.iter().rev());
+        let before = places.filter_map(|place| self.at(*place)).skip_while(|record| record.number > through);
+        let mut bytes = 0;
+        let fits = |record: &&LogRecord| {
+            bytes += record.size;
+            bytes <= PAGE_BYTES_MAX
+        };
+        let mut records: Vec<_> = before.take(limit.min(PAGE_RECORDS_MAX)).take_while(fits).collect();
+        records.reverse();
+        records
+    }
+
     /// Records a shard has.
     pub(super) fn count(&self, shard: ShardName) -> usize {
         self.shards.get(&shard).map_or(0, |log| log.places.len())

@@ -20,6 +20,8 @@ pub struct StreamsOptions {
     pub reads_per_second: Option<u32>,
     /// How often the upstream is asked for records.
     pub poll_interval: Duration,
+    /// By how much [`Mischief::Late`](super::Mischief::Late) is late.
+    pub lateness: Duration,
     /// The folder to keep the shards in (not the records, which the upstream has); none: new shards at every start.
     pub data: Option<PathBuf>,
 }
@@ -34,6 +36,7 @@ impl Default for StreamsOptions {
             describes_per_second: None,
             reads_per_second: None,
             poll_interval: Duration::from_millis(20),
+            lateness: Duration::from_millis(300),
             data: None,
         }
     }

@@ -17,6 +17,7 @@ use super::follower::Follower;
 use super::keeper::Keeper;
 use super::layout::Layout;
 use super::log::Log;
+use super::misbehaviour::Misbehaviour;
 use super::options::StreamsOptions;
 use super::rates::Rates;
 use super::saved::SavedLayouts;
@@ -40,6 +41,7 @@ pub(super) struct ServedStreams {
     finding: tokio::sync::Mutex<()>,
     saved: Option<Mutex<SavedLayouts>>,
     rates: Mutex<Rates>,
+    misbehaviour: Mutex<Misbehaviour>,
     tasks: Mutex<JoinSet<()>>,
     started_at: Instant,
     epoch: AtomicU64,
@@ -55,6 +57,7 @@ impl ServedStreams {
             finding: tokio::sync::Mutex::new(()),
             saved: saved.map(Mutex::new),
             rates: Mutex::new(rates),
+            misbehaviour: Mutex::default(),
             tasks: Mutex::new(JoinSet::new()),
             started_at: Instant::now(),
             epoch: AtomicU64::new(Random::from_entropy().below(u64::MAX / 2)),
@@ -63,6 +66,10 @@ impl ServedStreams {
 
     pub(super) fn rates(&self) -> MutexGuard<'_, Rates> {
         self.rates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn misbehaviour(&self) -> MutexGuard<'_, Misbehaviour> {
+        self.misbehaviour.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What an iterator that is given out now says of its time.

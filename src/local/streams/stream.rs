@@ -1,7 +1,9 @@
 //! One stream as it is served: its shards, its records, and what each operation answers about them. Pure.
 //!
 //! Records come in as the upstream has them and go out with this stream's numbers. Invariant: what a request is told
-//! depends on the shards, the records and the request alone.
+//! depends on the shards, the records, the request, and the mischief it meets alone.
+
+use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
@@ -11,6 +13,7 @@ use super::fault::Fault;
 use super::key::{KeyPart, Point};
 use super::layout::{Layout, Shard};
 use super::log::{Log, LogRecord};
+use super::mischief::Mischief;
 use super::name::ShardName;
 use super::number::Number;
 use super::request::{DescribeStream, Place};
@@ -117,10 +120,15 @@ impl VirtualStream {
         Ok(())
     }
 
-    /// DescribeStream.
-    pub(super) fn describe(&self, request: &DescribeStream) -> Result<Value, Fault> {
+    /// DescribeStream, as it is or with its list bent.
+    pub(super) fn describe(&self, request: &DescribeStream, mischief: Option<Mischief>) -> Result<Value, Fault> {
         let (after, limit, parent) = (request.after()?, request.limit()?, request.children_of()?);
-        let listed = |(_, shard): &(ShardName, &Shard)| shard.listed && (parent.is_none() || shard.parent == parent);
+        let (shown_open, hides_newest) = self.bent(mischief);
+        let listed = |(name, shard): &(ShardName, &Shard)| {
+            let hidden = !shard.listed || hides_newest && self.layout.is_newest(*name, shard);
+            !hidden && (parent.is_none() || shard.parent == parent)
+        };
+        let describe = |(name, shard)| described(name, shard, shown_open.contains(&name));
         let mut shards = self.layout.behind(after).filter(listed);
         let page: Vec<_> = shards.by_ref().take(limit).collect();
         let next = page.last().filter(|_| shards.next().is_some()).map(|(name, _)| *name);
@@ -133,12 +141,27 @@ impl VirtualStream {
             "CreationRequestDateTime": name.created,
             "TableName": name.table,
             "KeySchema": name.key_schema,
-            "Shards": page.into_iter().map(|(name, shard)| described(name, shard)).collect::<Vec<_>>(),
+            "Shards": page.into_iter().map(describe).collect::<Vec<_>>(),
         });
         if let Some(next) = next {
             description["LastEvaluatedShardId"] = next.to_string().into();
         }
         Ok(json!({ "StreamDescription": description }))
+    }
+
+    /// Which closed shards a bent list shows as open, and whether the newest shards are not in it.
+    fn bent(&self, mischief: Option<Mischief>) -> (BTreeSet<ShardName>, bool) {
+        let parents = |of_newest: bool| {
+            let children = self.layout.behind(None);
+            let children = children.filter(|(name, shard)| !of_newest || self.layout.is_newest(*name, shard));
+            children.filter_map(|(_, shard)| shard.parent).collect()
+        };
+        match mischief {
+            Some(Mischief::Outdated) => (parents(true), true),
+            Some(Mischief::OpenParents) => (parents(false), false),
+            Some(Mischief::UnlistedChildren) => (BTreeSet::new(), true),
+            _ => (BTreeSet::new(), false),
+        }
     }
 
     /// A shard that may be read.
@@ -168,32 +191,63 @@ impl VirtualStream {
 
     /// GetRecords: its body.
     pub(super) fn read(&self, cursor: &Cursor, limit: usize, now: Given) -> Result<String, Fault> {
-        // It was given out, so the shard was there.
-        let shard = self.readable(cursor.shard).ok_or(Fault::Trimmed)?;
-        if cursor.after < self.horizon(cursor.shard, shard) {
-            return Err(Fault::Trimmed);
-        }
+        let shard = self.read_from(cursor)?;
         let page = self.log.page(cursor.shard, cursor.after, limit);
         let after = page.records.last().map_or(cursor.after, |record| record.number);
-        let mut body = String::from(r#"{"Records":["#);
-        for (index, record) in page.records.iter().enumerate() {
-            body.push_str(if index == 0 { "" } else { "," });
-            body.push_str(&record.json);
-        }
-        body.push(']');
-        if shard.end.is_none() || !page.is_last {
-            let next = Cursor { stream: cursor.stream.clone(), shard: cursor.shard, after, given: now };
-            body.push_str(r#","NextShardIterator":"#);
-            body.push_str(&Value::from(next.encode()).to_string());
-        }
-        body.push('}');
-        Ok(body)
+        let goes_on = shard.end.is_none() || !page.is_last;
+        Ok(written(&page.records, goes_on.then(|| Cursor { after, given: now, ..cursor.clone() })))
+    }
+
+    /// The shard of an iterator that still holds.
+    fn read_from(&self, cursor: &Cursor) -> Result<&Shard, Fault> {
+        // It was given out, so the shard was there.
+        let shard = self.readable(cursor.shard).ok_or(Fault::Trimmed)?;
+        if cursor.after < self.horizon(cursor.shard, shard) { Err(Fault::Trimmed) } else { Ok(shard) }
+    }
+
+    /// GetRecords with the records before the place once more; none when there are none.
+    pub(super) fn read_again(&self, cursor: &Cursor, limit: usize, now: Given) -> Option<String> {
+        self.read_from(cursor).ok()?;
+        let records = self.log.page_before(cursor.shard, cursor.after, limit);
+        let next = Cursor { given: now, ..cursor.clone() };
+        (!records.is_empty()).then(|| written(&records, Some(next)))
+    }
+
+    /// GetRecords without the records there are; none when there are none.
+    pub(super) fn read_nothing(&self, cursor: &Cursor, now: Given) -> Option<String> {
+        self.read_from(cursor).ok()?;
+        let is_empty = self.log.page(cursor.shard, cursor.after, 1).records.is_empty();
+        (!is_empty).then(|| written(&[], Some(Cursor { given: now, ..cursor.clone() })))
+    }
+
+    /// Trims what a GetRecords would give; false when that is nothing.
+    pub(super) fn trim_page(&mut self, cursor: &Cursor, limit: usize) -> bool {
+        let page = self.log.page(cursor.shard, cursor.after, limit);
+        let Some(last) = page.records.last().map(|record| record.number) else { return false };
+        self.log.trim_shard(cursor.shard, last);
+        true
     }
 }
 
-fn described(name: ShardName, shard: &Shard) -> Value {
+/// The body of GetRecords.
+fn written(records: &[&LogRecord], next: Option<Cursor>) -> String {
+    let mut body = String::from(r#"{"Records":["#);
+    for (index, record) in records.iter().enumerate() {
+        body.push_str(if index == 0 { "" } else { "," });
+        body.push_str(&record.json);
+    }
+    body.push(']');
+    if let Some(next) = next {
+        body.push_str(r#","NextShardIterator":"#);
+        body.push_str(&Value::from(next.encode()).to_string());
+    }
+    body.push('}');
+    body
+}
+
+fn described(name: ShardName, shard: &Shard, shown_open: bool) -> Value {
     let mut range = json!({ "StartingSequenceNumber": shard.start.to_string() });
-    if let Some(end) = shard.end {
+    if let Some(end) = shard.end.filter(|_| !shown_open) {
         range["EndingSequenceNumber"] = end.to_string().into();
     }
     let mut described = json!({ "ShardId": name.to_string(), "SequenceNumberRange": range });

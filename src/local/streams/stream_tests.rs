@@ -35,9 +35,14 @@ fn change(root: u64, sequence: u64, upstream: u64) -> Value {
 }
 
 fn describe(stream: &VirtualStream, request: &Value) -> Value {
+    describe_bent(stream, request, None)
+}
+
+fn describe_bent(stream: &VirtualStream, request: &Value, mischief: Option<Mischief>) -> Value {
     let mut request = request.clone();
     request["StreamArn"] = ARN.into();
-    stream.describe(&request::read(request.to_string().as_bytes()).unwrap()).unwrap()["StreamDescription"].take()
+    stream.describe(&request::read(request.to_string().as_bytes()).unwrap(), mischief).unwrap()["StreamDescription"]
+        .take()
 }
 
 fn cursor(shard: ShardName, after: Number) -> Cursor {
@@ -46,13 +51,18 @@ fn cursor(shard: ShardName, after: Number) -> Cursor {
 
 /// The sequences read behind a place, and whether the shard goes on.
 fn read(stream: &VirtualStream, shard: ShardName, after: Number) -> Result<(Vec<u64>, bool), Fault> {
-    let body: Value = serde_json::from_str(&stream.read(&cursor(shard, after), 1000, NOW)?).unwrap();
+    let (sequences, next) = parsed(&stream.read(&cursor(shard, after), 1000, NOW)?);
+    assert!(next.as_ref().is_none_or(|next| next.shard == shard));
+    Ok((sequences, next.is_some()))
+}
+
+/// The sequences on a page, and where it goes on.
+fn parsed(body: &str) -> (Vec<u64>, Option<Cursor>) {
+    let body: Value = serde_json::from_str(body).unwrap();
     let sequence = |record: &Value| record["dynamodb"]["Keys"]["sk"]["N"].as_str().unwrap().parse().unwrap();
     let next = body.get("NextShardIterator").map(|next| Cursor::decode(next.as_str().unwrap()).unwrap());
-    assert!(
-        next.as_ref().is_none_or(|next| next.shard == shard && !next.given.has_expired(NOW, Duration::from_secs(1)))
-    );
-    Ok((body["Records"].as_array().unwrap().iter().map(sequence).collect(), next.is_some()))
+    assert!(next.as_ref().is_none_or(|next| !next.given.has_expired(NOW, Duration::from_secs(1))));
+    (body["Records"].as_array().unwrap().iter().map(sequence).collect(), next)
 }
 
 #[test]
@@ -210,4 +220,57 @@ fn what_is_no_record_is_told() {
         assert_eq!(stream.take(&mut bad), Err(missing));
     }
     assert_eq!(stream.layout.last(), Number::ZERO);
+}
+
+#[test]
+fn a_bent_list_lacks_the_newest_shards_or_shows_their_parents_open() {
+    let mut stream = stream(2);
+    let shards: Vec<_> = stream.layout.open().collect();
+    let shown = |stream: &VirtualStream, mischief| {
+        let list = describe_bent(stream, &json!({}), mischief)["Shards"].take();
+        let open = |shard: &Value| shard["SequenceNumberRange"].get("EndingSequenceNumber").is_none();
+        let shown =
+            list.as_array().unwrap().iter().map(|shard| (shard["ShardId"].as_str().unwrap().to_owned(), open(shard)));
+        shown.collect::<Vec<_>>()
+    };
+    let kinds = [Mischief::Outdated, Mischief::OpenParents, Mischief::UnlistedChildren].map(Some);
+    assert!(kinds.iter().all(|kind| shown(&stream, *kind) == shown(&stream, None)), "nothing has changed yet");
+    let old = stream.layout.roll(shards[0], true, 2000).unwrap();
+    let [low, high] = stream.layout.split(old, 3000).unwrap();
+    let expected = |of: &[(ShardName, bool)]| {
+        let mut of: Vec<_> = of.iter().map(|(name, open)| (name.to_string(), *open)).collect();
+        of.sort();
+        of
+    };
+    let (first, second) = (shards[0], shards[1]);
+    let whole = [(first, false), (second, true), (old, false), (low, true), (high, true)];
+    assert_eq!(shown(&stream, None), expected(&whole));
+    let outdated = [(first, false), (second, true), (old, true)];
+    assert_eq!(shown(&stream, kinds[0]), expected(&outdated), "as before the last change");
+    let open = whole.map(|(name, _)| (name, true));
+    assert_eq!(shown(&stream, kinds[1]), expected(&open));
+    let childless = [(first, false), (second, true), (old, false)];
+    assert_eq!(shown(&stream, kinds[2]), expected(&childless));
+    let filter = json!({ "ShardFilter": { "Type": "CHILD_SHARDS", "ShardId": old.to_string() } });
+    assert_eq!(describe_bent(&stream, &filter, kinds[2])["Shards"], json!([]));
+}
+
+#[test]
+fn a_bent_page_repeats_is_empty_or_trimmed_and_goes_on_where_it_should() {
+    let mut stream = stream(1);
+    let shard = stream.layout.open().next().unwrap();
+    (0..4).for_each(|sequence| stream.take(&mut change(1, sequence, sequence + 5)).unwrap());
+    let at = |upstream: u64| cursor(shard, Number::of_upstream(&upstream.to_string()).unwrap());
+    let begin = cursor(shard, Number::ZERO);
+    let again = parsed(&stream.read_again(&at(6), 1000, NOW).unwrap());
+    assert_eq!(again, (vec![0, 1], Some(at(6))));
+    assert_eq!(parsed(&stream.read_again(&at(7), 2, NOW).unwrap()).0, [1, 2]);
+    assert_eq!(stream.read_again(&begin, 1000, NOW), None, "nothing was read yet");
+    assert_eq!(parsed(&stream.read_nothing(&at(6), NOW).unwrap()), (vec![], Some(at(6))));
+    assert_eq!(stream.read_nothing(&at(8), NOW), None, "there is nothing anyway");
+    assert!(!stream.trim_page(&at(8), 1000));
+    assert!(stream.trim_page(&at(5), 2));
+    assert_eq!(stream.read(&at(5), 1000, NOW), Err(Fault::Trimmed));
+    assert_eq!((stream.read_again(&at(5), 1000, NOW), stream.read_nothing(&at(5), NOW)), (None, None));
+    assert_eq!(read(&stream, shard, stream.open(shard, Place::Horizon).unwrap()), Ok((vec![3], true)));
 }

@@ -23,9 +23,11 @@ mod throttling;
 mod waiting;
 mod writer;
 mod clients;
+mod faulty_way;
 
 pub(crate) use clients::sdk_config;
 pub(crate) use dynamodb_local::DynamoDbLocal;
+pub(crate) use faulty_way::{Fault, FaultyWay};
 pub(crate) use filling::fill;
 pub(crate) use forwarder::Forwarder;
 pub(crate) use kinesis_mock::KinesisMock;

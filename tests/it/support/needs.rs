@@ -38,6 +38,13 @@ pub(crate) fn npm() -> &'static str {
     "npm"
 }
 
+/// The command that changes the limits of a running process.
+pub(crate) fn prlimit() -> &'static str {
+    let advice = "a disk that becomes full is played with `prlimit`: install util-linux, so that it is on the PATH";
+    printed_by("prlimit", "--version").unwrap_or_else(|| panic!("{advice}"));
+    "prlimit"
+}
+
 /// The library that makes a process's clock run at another speed.
 pub(crate) fn libfaketime() -> PathBuf {
     if let Some(named) = std::env::var_os(FAKETIME_VARIABLE) {

@@ -15,10 +15,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::{http, packages};
+use super::{http, needs, packages};
 
-/// Starts the guardian, then becomes the program: the group's number is the program's own.
+/// Starts the guardian, then becomes the program: the group's number is the program's own. A file that has reached the
+/// limit of its size is a write's error to the program, as a full disk is, and not its end.
 const GUARDED: &str = r#"
+trap '' XFSZ
 exec 3<&0 </dev/null
 ( exec 0<&3 3<&-; read -r _; kill -s KILL -- "-$$" ) >/dev/null 2>&1 &
 exec 3<&- "$@"
@@ -112,6 +114,15 @@ impl GuardedProcess {
         let pid = self.child.id().to_string();
         let sent = Command::new("sh").args(["-c", r#"kill -s "$1" "$2""#, "sh", name, &pid]).status();
         assert!(sent.is_ok_and(|status| status.success()), "failed to send {name} to process {pid}");
+    }
+
+    /// Lets no file that the child writes to grow beyond so many bytes; none: as large as they like.
+    pub(crate) fn limit_files(&self, bytes: Option<u64>) {
+        let limit = bytes.map_or_else(|| "unlimited".to_owned(), |bytes| bytes.to_string());
+        let pid = self.child.id().to_string();
+        // The soft limit alone: it can be raised again without any right.
+        let limited = Command::new(needs::prlimit()).args(["--pid", &pid, &format!("--fsize={limit}:")]).status();
+        assert!(limited.is_ok_and(|status| status.success()), "failed to limit the files of process {pid}");
     }
 
     /// Kills the child as `kill -9` does, and waits until it is gone.
@@ -216,6 +227,28 @@ mod tests {
         let mut process = shell("sleep 600");
         let answered = process.answers(free_port(), "/", Duration::ZERO, |_| true).await;
         assert!(matches!(answered, Err(NotAnswering::TooLate)), "{answered:?}");
+    }
+
+    #[tokio::test]
+    async fn a_file_at_its_limit_is_an_error_and_grows_again() {
+        let folder = tempfile::tempdir().unwrap();
+        // An empty file is allowed at any limit.
+        let script = "while sleep 0.01; do echo more 2>/dev/null || : >denied; done";
+        let command = ["sh", "-c", script].map(OsString::from);
+        let process = GuardedProcess::spawn("shell", &command, folder.path(), &[]);
+        printed(&process, "more").await;
+        process.limit_files(Some(0));
+        let deadline = Instant::now() + ENOUGH;
+        while !folder.path().join("denied").exists() {
+            assert!(Instant::now() < deadline, "the file grows on");
+            sleep(LOOK_EVERY).await;
+        }
+        let at_limit = process.output().len();
+        process.limit_files(None);
+        while process.output().len() <= at_limit {
+            assert!(Instant::now() < deadline, "the file does not grow again");
+            sleep(LOOK_EVERY).await;
+        }
     }
 
     #[tokio::test]

@@ -121,6 +121,12 @@ impl RelayProcess {
         self.process.signal("CONT");
     }
 
+    /// Lets no file that it writes to grow beyond so many bytes, its log included, as a full disk would; none: lets them
+    /// grow again.
+    pub(crate) fn limit_files(&self, bytes: Option<u64>) {
+        self.process.limit_files(bytes);
+    }
+
     /// Everything it has printed.
     pub(crate) fn output(&self) -> String {
         self.process.output()
