@@ -144,8 +144,10 @@ pub(crate) struct Trust {
     pub(crate) fresh: bool,
     /// Rows came in a lane that was taken over in this era.
     pub(crate) needs_era: u32,
-    /// When it was asked for.
+    /// When it was asked for, or, where that was not needed, when it is known to have held.
     pub(crate) asked_at: Option<Instant>,
+    /// It was asked for when its turn had come: it keeps its turn.
+    pub(crate) keeps_turn: bool,
 }
 
 /// How far a marked root is worked off from the table. From the beginning of the work new rows are taken, and pinned, as

@@ -23,7 +23,7 @@ use crate::telemetry::with_causes;
 /// A root that waits longer than this lets go of what it has queued.
 const KEPT_WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// A root that was given to the handler so long ago is asked for its position before it is given again.
+/// What is known of a root's position holds for so long; then it is asked for before the root is given to the handler.
 const STANDS_MAX: Duration = Duration::from_secs(5);
 
 /// The key of all lines about roots that are tried again.
@@ -46,7 +46,8 @@ impl Lanes {
             Gate::Closed(_) => return None,
         };
         let in_flight_max = if self.is_careful() { 1 } else { self.settings.max_in_flight };
-        let room = in_flight_max.saturating_sub(self.roots_in_flight);
+        self.forget_turns();
+        let mut room = in_flight_max.saturating_sub(self.roots_in_flight + self.turns.len());
         if limits.roots > 1 && self.groups_in_flight >= GROUPS_IN_FLIGHT_MAX {
             return None;
         }
@@ -63,7 +64,8 @@ impl Lanes {
                 continue;
             }
             if self.has_stood(slot, now) && !failpoint::is_set(Failpoint::StoodNotAsked) {
-                self.look_up(slot);
+                self.ask_in_turn(slot);
+                room -= 1;
                 continue;
             }
             let bytes_left = limits.bytes.saturating_sub(bytes);
@@ -101,7 +103,26 @@ impl Lanes {
     /// again before it is given once more (contract clause 3).
     fn has_stood(&self, slot: Slot, now: Instant) -> bool {
         let Some(active) = self.courses.get(slot).and_then(|course| course.active.as_deref()) else { return false };
-        active.moved_at.is_some_and(|at| active.trust.asked_at.map_or(at, |asked| asked.max(at)) + STANDS_MAX <= now)
+        active.moved_at.max(active.trust.asked_at).is_none_or(|at| at + STANDS_MAX <= now)
+    }
+
+    /// Asks for the position of a root whose turn has come. It keeps its turn, and has its part of what may be in flight: one
+    /// that waits long is asked once, not again and again.
+    fn ask_in_turn(&mut self, slot: Slot) {
+        self.look_up(slot);
+        self.turns.push(slot);
+        if let Some(active) = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut()) {
+            active.trust.keeps_turn = true;
+        }
+    }
+
+    /// Lets go of the turns of roots that were asked for.
+    fn forget_turns(&mut self) {
+        let courses = &self.courses;
+        self.turns.retain(|slot| {
+            let active = courses.get(*slot).and_then(|course| course.active.as_deref());
+            active.is_some_and(|active| active.trust.keeps_turn && active.phase == Phase::Loading)
+        });
     }
 
     /// A probe is best made with a root that has not failed: when only some roots always do, the others end the outage.

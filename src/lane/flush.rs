@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Lanes;
-use super::course::{Durable, Phase};
+use super::course::{Durable, Phase, Why};
 use super::courses::Slot;
 use super::lanes::Effect;
 use crate::event::Sequence;
@@ -141,13 +141,13 @@ impl Lanes {
         }
     }
 
-    /// Reads how a root stands once more, if somebody else has changed that and nothing is under way.
+    /// Reads how a root stands once more, if somebody else has changed that and nothing is under way but the wait for the
+    /// stream.
     pub(crate) fn read_again_if_stale(&mut self, slot: Slot) -> bool {
         let active = self.courses.get(slot).and_then(|course| course.active.as_deref());
-        let stale = !self.draining
-            && active.is_some_and(|active| {
-                active.trust.stale && !active.leaving && matches!(active.phase, Phase::Open | Phase::Settling)
-            });
+        let rests = |phase| matches!(phase, Phase::Open | Phase::Settling | Phase::Waiting(Why::Gap));
+        let stale =
+            !self.draining && active.is_some_and(|active| active.trust.stale && !active.leaving && rests(active.phase));
         if stale {
             self.load_again(slot);
         }

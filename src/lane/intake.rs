@@ -26,7 +26,7 @@ impl Lanes {
         self.counters.duplicates(page.ignored.repeated);
         for run in &page.runs {
             if self.subscription.covers(&run.root) {
-                self.accept_run(lane, number, run, now);
+                self.accept_run((lane, number), page.absent_at, run, now);
             }
         }
         self.take_removed(lane, number, &page.removed, now);
@@ -47,7 +47,8 @@ impl Lanes {
         }
     }
 
-    fn accept_run(&mut self, lane: LaneId, page: u64, run: &Run, now: Instant) {
+    /// Takes a root's rows on a page of a lane; none of them was there at `absent_at`.
+    fn accept_run(&mut self, (lane, page): (LaneId, u64), absent_at: Option<Instant>, run: &Run, now: Instant) {
         let (slot, made) = self.courses.find_or_add(&run.root);
         let share = self.settings.queued_bytes_max / ROOT_SHARE;
         let disbelieved = self.meet(slot, lane, made, now);
@@ -83,6 +84,10 @@ impl Lanes {
         }
         let woken = course.active.is_none();
         let active = course.activate();
+        if woken {
+            // What was remembered holds at least until there was something to pass it with; a new course was asked just now.
+            active.trust.asked_at = if made { Some(now) } else { absent_at };
+        }
         if let Some(filled) = filled {
             active.fill(filled);
         }

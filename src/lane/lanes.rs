@@ -130,6 +130,8 @@ pub struct Lanes {
     pub(crate) to_repair: VecDeque<Slot>,
     pub(crate) repairs_in_flight: usize,
     pub(crate) ready: VecDeque<Slot>,
+    /// Roots whose turn had come and that are asked for.
+    pub(crate) turns: Vec<Slot>,
     pub(crate) roots_in_flight: usize,
     pub(crate) groups_in_flight: usize,
     /// Events still to be given one by one.
@@ -199,6 +201,7 @@ impl Lanes {
             to_repair: VecDeque::new(),
             repairs_in_flight: 0,
             ready: VecDeque::new(),
+            turns: Vec::new(),
             roots_in_flight: 0,
             groups_in_flight: 0,
             careful: 0,

@@ -57,8 +57,7 @@ impl Lanes {
                     break;
                 }
                 Step::Deliver => {
-                    self.enter(slot, Phase::Ready);
-                    self.ready.push_back(slot);
+                    self.line_up(slot);
                     break;
                 }
                 Step::Repair => {
@@ -85,6 +84,17 @@ impl Lanes {
             self.mark_dirty(slot, now);
         }
         self.settle_if_done(slot, now);
+    }
+
+    /// Puts a root at the end of those that wait for the handler, or where its turn was.
+    fn line_up(&mut self, slot: Slot) {
+        self.enter(slot, Phase::Ready);
+        let active = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut());
+        if active.is_some_and(|active| active.trust.keeps_turn) {
+            self.ready.push_front(slot);
+        } else {
+            self.ready.push_back(slot);
+        }
     }
 
     fn step(&mut self, slot: Slot) -> Step {

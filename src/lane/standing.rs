@@ -111,6 +111,9 @@ impl Lanes {
             } else {
                 self.stands_anew(slot, standing, as_of, now);
             }
+            if let Some(active) = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut()) {
+                active.trust.keeps_turn = false;
+            }
             self.touch(slot);
         }
     }

@@ -3,23 +3,24 @@
 //! Only a full page is followed by one: there is more for certain, and nothing to wait for. Its room was reserved when
 //! it began. It ends when it is dropped.
 
+use std::sync::Arc;
+
 use tokio::task::JoinSet;
 
 use super::budget::Room;
 use super::{Fetched, ShardIterator, ShardSource, StreamError, StreamPoint};
-use crate::event::Timestamp;
-use std::sync::Arc;
+use crate::time::ClockReading;
 
 /// A read begun early.
 pub(super) struct Ahead {
     from: StreamPoint,
     room: Room,
-    asked_at: Timestamp,
+    asked_at: ClockReading,
     task: JoinSet<Result<Fetched, StreamError>>,
 }
 
 /// What a read brought, the room it has, and when it was made.
-pub(super) type Answer = (Result<Fetched, StreamError>, Room, Timestamp);
+pub(super) type Answer = (Result<Fetched, StreamError>, Room, ClockReading);
 
 impl Ahead {
     /// Begins to read behind `from`, where the iterator stands.
@@ -28,7 +29,7 @@ impl Ahead {
         iterator: ShardIterator,
         from: StreamPoint,
         room: Room,
-        asked_at: Timestamp,
+        asked_at: ClockReading,
     ) -> Self {
         let mut task = JoinSet::new();
         task.spawn(async move { source.fetch(&iterator).await });

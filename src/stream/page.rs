@@ -7,6 +7,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::{Change, Record, StreamPoint, StreamSequence};
 use crate::event::{Event, InvalidRow, Root, Sequence, Timestamp};
 
@@ -75,6 +77,8 @@ pub struct Page {
     pub oldest_at: Option<Timestamp>,
     /// The time of its newest record.
     pub newest_at: Option<Timestamp>,
+    /// When the shard was seen without any of its records; none when it never was.
+    pub absent_at: Option<Instant>,
     /// Nothing follows: the shard is at its end.
     pub end: bool,
 }
@@ -95,6 +99,7 @@ impl Page {
             memory_bytes: size_of::<Self>(),
             oldest_at: records.iter().map(|record| record.happened_at).min(),
             newest_at: records.iter().map(|record| record.happened_at).max(),
+            absent_at: None,
             end,
         };
         let mut index = HashMap::with_capacity(records.len());

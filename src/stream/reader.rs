@@ -22,10 +22,9 @@ use super::feed::Feed;
 use super::pace::{Fill, POLL_INTERVAL_MIN, Pace};
 use super::window::{LaneId, Read, ReadPlace};
 use super::{Change, Fetched, Page, Record, ShardIterator, ShardSource, StreamError, StreamPoint};
-use crate::event::Timestamp;
 use crate::failpoint::{self, Failpoint};
 use crate::telemetry::{Beat, Health, names, with_causes};
-use crate::time::{Backoff, BackoffPolicy, Clock, Random};
+use crate::time::{Backoff, BackoffPolicy, Clock, ClockReading, Random};
 use std::sync::Arc;
 
 /// Room reserved before a read: what GetRecords returns at most, about.
@@ -105,7 +104,7 @@ pub struct ShardReader {
     not_before: Instant,
     ahead: Option<Ahead>,
     turn: u64,
-    at_head_at: Option<Timestamp>,
+    at_head_at: Option<ClockReading>,
     failures: Backoff,
     gone_answers: u32,
     read_kinds: ReadKinds,
@@ -232,7 +231,7 @@ impl ShardReader {
             // Waiting for room is no standstill, and what is wanted may change meanwhile.
             let reserved = timeout(IDLE_TURN, self.parts.budget.reserve(READ_RESERVE_BYTES)).await;
             let Ok(room) = reserved else { return };
-            let asked_at = self.parts.clock.now();
+            let asked_at = self.parts.clock.reading();
             (self.call(&read).await, room, asked_at)
         };
         let Some(state) = self.places.get_mut(&read.place) else { return };
@@ -252,7 +251,7 @@ impl ShardReader {
         source.fetch(&iterator).await
     }
 
-    async fn take_in(&mut self, read: &Read, fetched: Fetched, mut room: Room, asked_at: Timestamp) {
+    async fn take_in(&mut self, read: &Read, fetched: Fetched, mut room: Room, asked_at: ClockReading) {
         let fill = if fetched.more { Fill::Full } else { Fill::of(fetched.records, fetched.bytes) };
         let next = fetched.next.clone();
         if read.place == ReadPlace::Head && fill == Fill::Full {
@@ -283,13 +282,14 @@ impl ShardReader {
         state.at = page.through.clone();
         if read.place == ReadPlace::Head {
             // A record seen now was not there when the shard was last read to its head, whatever its rounded time says.
-            page.oldest_at = page.oldest_at.map(|oldest| self.at_head_at.map_or(oldest, |seen| oldest.max(seen)));
+            page.oldest_at = page.oldest_at.map(|oldest| self.at_head_at.map_or(oldest, |seen| oldest.max(seen.wall)));
+            page.absent_at = self.at_head_at.map(|seen| seen.instant);
             self.at_head_at = if fill == Fill::Full { self.at_head_at } else { Some(asked_at) };
         }
         room.resize(page.memory_bytes);
         let kept_bytes_max = (self.parts.kept_bytes_max)();
         self.feed.with(|shared| {
-            let ready = shared.window.insert(read.place, page, room, (fill != Fill::Full).then_some(asked_at));
+            let ready = shared.window.insert(read.place, page, room, (fill != Fill::Full).then_some(asked_at.wall));
             shared.window.trim(kept_bytes_max);
             Feed::notify(shared, ready);
         });
@@ -301,7 +301,7 @@ impl ShardReader {
             && let Some(room) = self.parts.budget.try_reserve(READ_RESERVE_BYTES)
         {
             let from = StreamPoint::After(last.clone());
-            let (source, asked_at) = (self.parts.source.clone(), self.parts.clock.now());
+            let (source, asked_at) = (self.parts.source.clone(), self.parts.clock.reading());
             self.ahead = Some(Ahead::start(source, iterator.clone(), from, room, asked_at));
         }
     }

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::super::{LaneId, MemoryStream, ShardId};
 use super::*;
-use crate::event::{Event, Root, Sequence};
+use crate::event::{Event, Root, Sequence, Timestamp};
 
 /// A stream in memory that counts the calls, and may never honour an iterator.
 struct Counting {

@@ -13,6 +13,15 @@ pub struct Clock {
     start: Option<(Timestamp, Instant)>,
 }
 
+/// One moment by both clocks: the wall's, for what people read, and tokio's, for what is judged by its age.
+#[derive(Debug, Clone, Copy)]
+pub struct ClockReading {
+    /// The wall time.
+    pub wall: Timestamp,
+    /// The same moment by tokio's clock, which never jumps.
+    pub instant: Instant,
+}
+
 impl Clock {
     /// The system's wall clock.
     #[must_use]
@@ -24,6 +33,12 @@ impl Clock {
     #[must_use]
     pub fn starting_at(moment: Timestamp) -> Self {
         Self { start: Some((moment, Instant::now())) }
+    }
+
+    /// The moment now, by both clocks.
+    #[must_use]
+    pub fn reading(&self) -> ClockReading {
+        ClockReading { wall: self.now(), instant: Instant::now() }
     }
 
     /// The wall time now.

@@ -8,5 +8,5 @@ mod clock;
 mod random;
 
 pub use backoff::{Backoff, BackoffPolicy};
-pub use clock::Clock;
+pub use clock::{Clock, ClockReading};
 pub use random::Random;

@@ -75,12 +75,17 @@ impl Followed {
 /// A record's number on its shard, and the event it stands for.
 type Streamed = (u64, Option<(Root, Sequence)>);
 
+/// The number of a row in a replica's reading of a segment of the table, and the event.
+pub(crate) type ScannedRow = (u64, Root, Sequence);
+
 /// What happened so far, and what of it broke the contract.
 pub(crate) struct Checker {
     subscriptions: BTreeMap<HandlerName, Subscription>,
     events: BTreeMap<Root, BTreeMap<Sequence, Event>>,
     handlers: BTreeMap<HandlerName, Followed>,
     shard_records: BTreeMap<String, Vec<Streamed>>,
+    /// What each replica has read of each segment of the table. What was put there when it had gone by is the stream's.
+    segment_rows: BTreeMap<(String, String), Vec<ScannedRow>>,
     /// Nothing may come again.
     repeats_nothing: bool,
     /// One replica at a time, and no write arrives late.
@@ -99,6 +104,7 @@ impl Checker {
             events: BTreeMap::new(),
             handlers,
             shard_records: BTreeMap::new(),
+            segment_rows: BTreeMap::new(),
             repeats_nothing,
             alone,
             now: Duration::ZERO,
@@ -124,12 +130,13 @@ impl Checker {
         self.shard_records.entry(shard.to_owned()).or_default().push((number, event));
     }
 
-    /// A page of a segment of the table was read: what was read of it behind the page before is void.
-    pub(crate) fn scanned(&mut self, segment: &str, rows: Vec<(u64, Root, Sequence)>) {
-        let Some((first, _, _)) = rows.first() else { return };
-        let records = self.shard_records.entry(segment.to_owned()).or_default();
-        records.retain(|(number, _)| number < first);
-        records.extend(rows.into_iter().map(|(number, root, sequence)| (number, Some((root, sequence)))));
+    /// A replica has read a page of a segment of the table behind a row, or from the beginning. What it read there before is
+    /// void, and all of it where it came to that row on another way: as the successor of another replica.
+    pub(crate) fn scanned(&mut self, replica: &str, segment: &str, after: Option<&ScannedRow>, page: Vec<ScannedRow>) {
+        let rows = self.segment_rows.entry((segment.to_owned(), replica.to_owned())).or_default();
+        let goes_on = after.is_some_and(|after| rows.contains(after));
+        rows.retain(|(number, _, _)| goes_on && after.is_some_and(|(after, _, _)| number <= after));
+        rows.extend(page);
     }
 
     /// The stream no longer has the records of a shard but the last `keep`: no checkpoint can be held by them.
@@ -281,15 +288,21 @@ impl Checker {
         self.followed(handler).marked.remove(root);
     }
 
-    /// A checkpoint was set. Clause 5: every record up to it is covered.
-    pub(crate) fn checkpoint(&mut self, handler: &HandlerName, shard: &str, through: Option<u64>) {
+    /// A replica has set a checkpoint. Clause 5: every record up to it is covered, and every row that it has read.
+    pub(crate) fn checkpoint(&mut self, handler: &HandlerName, replica: &str, shard: &str, through: Option<u64>) {
         let mut first_open = BTreeMap::new();
         let mut passed = None;
-        for (number, event) in self.shard_records.get(shard).into_iter().flatten() {
-            let Some((root, sequence)) = event.as_ref().filter(|_| through.is_none_or(|through| *number <= through))
-            else {
+        let records = self.shard_records.get(shard).into_iter().flatten();
+        let records = records.filter_map(|(number, event)| Some((number, event.as_ref()?)));
+        let rows = self.segment_rows.get(&(shard.to_owned(), replica.to_owned())).into_iter().flatten();
+        let rows: Vec<(&u64, &Root, &Sequence)> = records
+            .map(|(number, (root, sequence))| (number, root, sequence))
+            .chain(rows.map(|(number, root, sequence)| (number, root, sequence)))
+            .collect();
+        for (number, root, sequence) in rows {
+            if through.is_some_and(|through| *number > through) {
                 continue;
-            };
+            }
             let open = first_open.entry(root).or_insert_with(|| {
                 let durable = self.handlers[handler].durable(root);
                 self.wanted(handler, root).into_iter().find(|wanted| durable.is_none_or(|durable| *wanted > durable))

@@ -94,11 +94,12 @@ impl FleetStore for Faulty {
             Checkpoint::Finished => None,
         };
         let (world, key, taken, to) = (self.world.clone(), key.clone(), taken.clone(), to.clone());
+        let replica = self.name.clone();
         self.write("UpdateItem", async move {
             let done = world.table.checkpoint(&key, &taken, &to).await?;
             if done {
                 world.note(&format!("checkpoint {} {} {to:?}", key.handler, key.shard));
-                world.check(|checker| checker.checkpoint(&key.handler, key.shard.as_str(), through));
+                world.check(|checker| checker.checkpoint(&key.handler, &replica, key.shard.as_str(), through));
             }
             Ok(done)
         })
@@ -107,12 +108,12 @@ impl FleetStore for Faulty {
 
     async fn finish(&self, key: &LeaseKey, taken: &Taken, children: &[Lease]) -> Result<bool, StorageError> {
         let (world, key, taken) = (self.world.clone(), key.clone(), taken.clone());
-        let children = children.to_vec();
+        let (replica, children) = (self.name.clone(), children.to_vec());
         self.write("TransactWriteItems", async move {
             let done = world.table.finish(&key, &taken, &children).await?;
             if done {
                 world.note(&format!("finish {} {}, {} children", key.handler, key.shard, children.len()));
-                world.check(|checker| checker.checkpoint(&key.handler, key.shard.as_str(), None));
+                world.check(|checker| checker.checkpoint(&key.handler, &replica, key.shard.as_str(), None));
             }
             Ok(done)
         })

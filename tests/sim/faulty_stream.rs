@@ -4,9 +4,11 @@
 use std::sync::Arc;
 
 use angzarr_relay::backfill::{MemoryScan, ScanProgress, TableSize, TableSource};
+use angzarr_relay::event::{Root, Sequence};
 use angzarr_relay::storage::StorageError;
 use angzarr_relay::stream::{
-    Change, Fetched, Shard, ShardId, ShardIterator, ShardPage, ShardSource, StreamError, StreamPoint, StreamSource,
+    Change, Fetched, Shard, ShardId, ShardIterator, ShardPage, ShardSource, StreamError, StreamPoint, StreamSequence,
+    StreamSource,
 };
 use async_trait::async_trait;
 
@@ -46,12 +48,18 @@ impl ShardSource for FaultyScan {
             return Err(StreamError::Throttled { operation: "Scan" });
         }
         let page = self.scan.read(iterator).await?;
-        let segment = iterator.0.split('\n').next().unwrap();
+        let (segment, after) = iterator.0.split_once('\n').unwrap();
+        let after = StreamSequence::parse(after);
+        let after = after.as_ref().and_then(StreamSequence::row).map(|(number, sk, pk)| {
+            let root = Root::parse(pk).unwrap();
+            (number, root, Sequence(sk.parse().unwrap()))
+        });
         let rows = page.records.iter().map(|record| match &record.change {
             Change::Inserted(event) => (record.sequence.row().unwrap().0, event.root.clone(), event.sequence),
             other => panic!("a row that is no event: {other:?}"),
         });
-        self.faulty.world.check(|checker| checker.scanned(segment, rows.collect()));
+        let replica = &self.faulty.name;
+        self.faulty.world.check(|checker| checker.scanned(replica, segment, after.as_ref(), rows.collect()));
         self.faulty.world.happened("page scanned");
         Ok(page.into())
     }

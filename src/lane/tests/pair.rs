@@ -336,6 +336,7 @@ impl World {
 fn replica(first: bool, settings: &LaneSettings, duties: &Arc<Mutex<BTreeSet<Branch>>>) -> Rig {
     let duties = duties.clone();
     let mut rig = Rig::with(settings.clone());
+    rig.at_head = false;
     let works_off =
         Arc::new(move |branch: Option<&Branch>| branch.map_or(first, |branch| duties.lock().unwrap().contains(branch)));
     rig.lanes = std::mem::replace(&mut rig.lanes, Rig::new().lanes).working_off(works_off);

@@ -111,6 +111,21 @@ fn a_refused_position_covers_what_waits_for_its_turn() {
 }
 
 #[test]
+fn a_refusal_while_a_gap_waits_is_read_again_though_the_gap_is_filled_then() {
+    let mut rig = Rig::new();
+    rig.hold(Kind::Flush);
+    rig.page([ev("a", 0)]);
+    rig.millis(1000);
+    rig.write([ev("a", 1)]);
+    rig.page([ev("a", 2)]);
+    rig.elsewhere("a", 2);
+    rig.release(Kind::Flush);
+    rig.page([ev("a", 1)]);
+    rig.rest();
+    assert_eq!((rig.of("a"), rig.checkpoint(LANE)), (vec![0], Some(3)));
+}
+
+#[test]
 fn failed_writes_are_tried_again_and_paced() {
     let mut rig = Rig::with(LaneSettings { flush_roots: 5, ..settings() });
     rig.writes = Writes::Fail;

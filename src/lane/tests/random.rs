@@ -127,6 +127,7 @@ impl World {
                 let until = (from + count).min(self.unshown.len());
                 let shown =
                     if again { self.unshown[from..until].to_vec() } else { self.unshown.drain(from..until).collect() };
+                self.rig.at_head = !again && count % 2 == 0;
                 self.rig.show(if other { OTHER } else { LANE }, shown, false);
                 self.rig.run();
             }

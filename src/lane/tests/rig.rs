@@ -85,6 +85,8 @@ pub(super) struct Rig {
     /// Everything handed to the handler, in order.
     pub(super) delivered: Vec<(Root, Vec<u64>)>,
     pub(super) repairs: Vec<RepairOrder>,
+    /// So many roots were asked for.
+    pub(super) loads: usize,
     pub(super) flushes: Vec<Vec<Advance>>,
     pub(super) checkpoints: Vec<(LaneId, Checkpoint)>,
     pub(super) finished: Vec<LaneId>,
@@ -93,6 +95,8 @@ pub(super) struct Rig {
     pub(super) log: Vec<Happened>,
     /// Reads that are held back show how it was when they were asked.
     pub(super) reads_early: bool,
+    /// The shards were read to their heads just before what they show.
+    pub(super) at_head: bool,
     /// Events that were passed, for the record.
     pub(super) skips: Vec<(Root, Skip)>,
     pub(super) writes: Writes,
@@ -145,12 +149,14 @@ impl Rig {
             now: Instant::now(),
             delivered: Vec::new(),
             repairs: Vec::new(),
+            loads: 0,
             flushes: Vec::new(),
             checkpoints: Vec::new(),
             finished: Vec::new(),
             closed: Vec::new(),
             log: Vec::new(),
             reads_early: false,
+            at_head: true,
             skips: Vec::new(),
             writes: Writes::Work,
             checkpoints_fail: false,
@@ -230,7 +236,8 @@ impl Rig {
         if end {
             self.contract.ended.insert(lane);
         }
-        let page = Page::new(self.through[&lane].clone(), records, end);
+        let mut page = Page::new(self.through[&lane].clone(), records, end);
+        page.absent_at = self.at_head.then_some(self.now);
         self.through.insert(lane, page.through.clone());
         self.lanes.accept_page(lane, &page, self.now);
     }
@@ -331,7 +338,10 @@ impl Rig {
 
     fn take(&mut self, effect: Effect) {
         match &effect {
-            Effect::Load(roots) => assert!(!roots.is_empty()),
+            Effect::Load(roots) => {
+                assert!(!roots.is_empty());
+                self.loads += roots.len();
+            }
             Effect::Repair(order) => self.repairs.push(order.clone()),
             Effect::Deliver(group) => {
                 for batch in group {

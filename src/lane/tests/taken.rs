@@ -33,6 +33,35 @@ fn a_lane_that_was_taken_over_begins_with_what_the_table_says() {
 }
 
 #[test]
+fn what_was_written_long_ago_may_be_covered_by_others_meanwhile() {
+    for (at_head, delivered) in [(true, vec![0, 1]), (false, vec![0])] {
+        let mut rig = Rig::new();
+        rig.page([ev("r", 0)]);
+        rig.rest();
+        rig.elsewhere("r", 1);
+        rig.at_head = at_head;
+        rig.page([ev("r", 1)]);
+        rig.rest();
+        assert_eq!(rig.of("r"), delivered, "the shard was read to its head just before: {at_head}");
+    }
+}
+
+#[test]
+fn what_waited_long_for_its_turn_is_asked_once_and_keeps_it() {
+    let mut rig = Rig::with(LaneSettings { max_in_flight: 1, ..settings() });
+    rig.hold(Kind::Deliver);
+    let roots = ["slow", "covered", "a", "b", "c"];
+    rig.page(roots.map(|root| ev(root, 0)));
+    rig.millis(60_000);
+    rig.elsewhere("covered", 0);
+    for (asked, delivered) in [(2, 2), (3, 3), (4, 4), (4, 4)] {
+        rig.release_one(Kind::Deliver);
+        assert_eq!((rig.loads, rig.delivered.len()), (roots.len() + asked, delivered));
+    }
+    assert_eq!(rig.delivered.iter().map(|(root, _)| root.id()).collect::<Vec<_>>(), ["slow", "a", "b", "c"]);
+}
+
+#[test]
 fn with_a_lane_that_closes_goes_what_was_remembered() {
     let mut rig = Rig::new();
     rig.open(OTHER);
