@@ -355,7 +355,9 @@ impl Lanes {
         match mark.map(|mark| mark.state) {
             None => {
                 if let Some(active) = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut()) {
-                    active.work = Work::None;
+                    // The table is looked at anew for what was looked for.
+                    let looked = std::mem::take(&mut active.work) != Work::None;
+                    active.errand.iter_mut().for_each(|errand| errand.looks |= looked);
                 }
             }
             Some(MarkState::Deferred) if works_off => self.work_off(slot),

@@ -119,6 +119,26 @@ fn a_root_that_is_busy_then_is_looked_at_when_it_has_come_to_rest() {
 }
 
 #[test]
+fn a_look_that_is_cut_short_is_made_again() {
+    let mut rig = parked();
+    rig.release_parked("r", false);
+    rig.hold(Kind::Mark);
+    rig.rest();
+    rig.release(Kind::Mark);
+    rig.write([ev("r", 1)]);
+    rig.hold(Kind::Deliver);
+    rig.advance(MARK_TTL + MARK_TTL / 4);
+    assert_eq!(rig.held(Kind::Deliver), 1, "it has found something");
+    // Another replica comes further meanwhile: the root is asked again how it stands.
+    rig.write([ev("r", 2)]);
+    rig.elsewhere("r", 2);
+    rig.release(Kind::Deliver);
+    rig.rest();
+    assert_eq!((rig.of("r"), rig.position("r")), (vec![0, 0, 1], Some(2)));
+    assert!(rig.contract.endings.is_empty(), "nothing is left of the mark");
+}
+
+#[test]
 fn a_reply_that_was_lost_as_the_mark_went_makes_no_difference() {
     let mut rig = parked();
     rig.release_parked("r", false);
