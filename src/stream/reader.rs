@@ -30,6 +30,9 @@ use std::sync::Arc;
 /// Room reserved before a read: what GetRecords returns at most, about.
 const READ_RESERVE_BYTES: usize = 1 << 20;
 
+/// So much older than it is a record may seem: its time is rounded down to a second, and clocks differ.
+const TIME_SLACK: Duration = Duration::from_secs(2);
+
 /// Waits of the reader that has nothing to do end after so long, so that its loop is seen to turn.
 const IDLE_TURN: Duration = Duration::from_secs(10);
 
@@ -281,9 +284,11 @@ impl ShardReader {
         let mut page = Page::new(read.from.clone(), records, end);
         state.at = page.through.clone();
         if read.place == ReadPlace::Head {
+            // A short page may end before the head. What is older than that by its own time was there already.
+            let is_new = |seen: &ClockReading| page.oldest_at.is_some_and(|at| at.plus(TIME_SLACK) >= seen.wall);
+            page.absent_at = self.at_head_at.filter(is_new).map(|seen| seen.instant);
             // A record seen now was not there when the shard was last read to its head, whatever its rounded time says.
             page.oldest_at = page.oldest_at.map(|oldest| self.at_head_at.map_or(oldest, |seen| oldest.max(seen.wall)));
-            page.absent_at = self.at_head_at.map(|seen| seen.instant);
             self.at_head_at = if fill == Fill::Full { self.at_head_at } else { Some(asked_at) };
         }
         room.resize(page.memory_bytes);

@@ -134,3 +134,31 @@ async fn a_page_that_cannot_be_decoded_is_read_again_and_nothing_behind_it_comes
     assert!(sequences.into_iter().eq(0..5_000));
     reader.abort();
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_not_there_at_the_head_is_told_from_what_only_comes_late() {
+    let (source, feed) = shard(1, false);
+    let (notify, mut notices) = mpsc::unbounded_channel();
+    let shard = feed.shard().clone();
+    let lane = feed.join(LaneId(1), StreamPoint::Horizon, Timestamp::from_unix_millis(0), notify);
+    let clock = Clock::starting_at(Timestamp::from_unix_millis(1_000_000));
+    let parts = ReaderParts { clock: clock.clone(), ..parts(source.clone(), Budget::new(1 << 30)) };
+    let reader = tokio::spawn(ShardReader::new(parts, feed).run());
+    let mut absent = Vec::new();
+    for age in [None, Some(Duration::ZERO), Some(TIME_SLACK * 5)] {
+        if let Some(age) = age {
+            sleep(Duration::from_secs(5)).await;
+            let happened_at = Timestamp::from_unix_millis(1_000_000 + 5_000 - i64::try_from(age.as_millis()).unwrap());
+            source.stream.push(&shard, happened_at, Change::Modified);
+        }
+        let page = loop {
+            match lane.take() {
+                Some(page) => break page,
+                None => assert!(notices.recv().await.is_some()),
+            }
+        };
+        absent.push(page.absent_at.is_some());
+    }
+    assert_eq!(absent, [false, true, false], "of the beginning, of now, of long ago");
+    reader.abort();
+}

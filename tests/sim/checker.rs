@@ -11,8 +11,10 @@ use angzarr_relay::handler::HandlerName;
 use angzarr_relay::lane::Subscription;
 use angzarr_relay::relay_table::Registration;
 use angzarr_relay::storage::{Mark, MarkState, Standing};
+use angzarr_relay::telemetry::names;
 
 use crate::receiver::DOWN;
+use crate::told::Told;
 use crate::world::payload;
 
 /// So long after a position was written nobody delivers what it covers: longer than a call is waited for and a gap waits
@@ -86,6 +88,8 @@ pub(crate) struct Checker {
     shard_records: BTreeMap<String, Vec<Streamed>>,
     /// What each replica has read of each segment of the table. What was put there when it had gone by is the stream's.
     segment_rows: BTreeMap<(String, String), Vec<ScannedRow>>,
+    /// What each replica did that it must tell: how often, by replica, metric and handler.
+    deeds: BTreeMap<(String, &'static str, String), u64>,
     /// Nothing may come again.
     repeats_nothing: bool,
     /// One replica at a time, and no write arrives late.
@@ -105,6 +109,7 @@ impl Checker {
             handlers,
             shard_records: BTreeMap::new(),
             segment_rows: BTreeMap::new(),
+            deeds: BTreeMap::new(),
             repeats_nothing,
             alone,
             now: Duration::ZERO,
@@ -315,6 +320,29 @@ impl Checker {
         }
         if let Some(passed) = passed {
             self.violate("5", &passed);
+        }
+    }
+
+    /// A replica did something that is to be counted in a metric.
+    pub(crate) fn did(&mut self, replica: &str, metric: &'static str, handler: &HandlerName) {
+        let deed = (replica.to_owned(), metric, handler.as_str().to_owned());
+        *self.deeds.entry(deed).or_default() += 1;
+    }
+
+    /// A replica has come to a clean end. Clause 11: it has counted what it knows it did. An answer of a handler may come
+    /// too late for it to know, where it stands still or is stopped meanwhile.
+    pub(crate) fn told(&mut self, replica: &str, told: &Told) {
+        let mut silent = Vec::new();
+        for ((by, metric, handler), did) in self.deeds.iter().filter(|((by, ..), _)| by == replica) {
+            let outcome = if *metric == names::EVENTS_DELIVERED { "accepted" } else { "" };
+            let counted = told.counted(metric, handler, outcome);
+            let may_lack = *metric == names::EVENTS_DELIVERED && !self.repeats_nothing;
+            if counted > *did || (counted < *did && !may_lack) {
+                silent.push(format!("{by} counted {counted} in {metric} of {handler}, and did so {did} times"));
+            }
+        }
+        for silent in silent {
+            self.violate("11", &silent);
         }
     }
 

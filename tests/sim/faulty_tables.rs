@@ -8,10 +8,11 @@ use angzarr_relay::event::{Event, Root, Sequence, Timestamp};
 use angzarr_relay::handler::HandlerName;
 use angzarr_relay::relay_table::{HandlerRegistry, RegisteredInterest, Registration, Start};
 use angzarr_relay::storage::{
-    Advance, Advanced, Ending, EventSource, Mark, MarkStore, Marked, Marking, Pass, PositionStore, RowPage, Skip,
-    Standing, StorageError,
+    Advance, Advanced, Ending, EventSource, Mark, MarkState, MarkStore, Marked, Marking, Pass, PositionStore, RowPage,
+    Skip, Standing, StorageError,
 };
 use angzarr_relay::stream::ShardId;
+use angzarr_relay::telemetry::names;
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -140,22 +141,29 @@ impl MarkStore for Faulty {
         standing: &Standing,
         mark: &Mark,
     ) -> Result<Marking, StorageError> {
+        let parks = mark.state == MarkState::Parked;
+        let told_of = handler;
         let (world, handler, root) = (self.world.clone(), handler.clone(), root.clone());
         let (standing, mark) = (standing.clone(), mark.clone());
-        self.write("TransactWriteItems", async move {
-            let marking = world.positions.mark(&handler, &root, &standing, &mark).await?;
-            if marking == Marking::Done {
-                world.happened("root marked");
-                let (state, at) = (mark.state.as_str(), mark.sequence);
-                world.note(&format!(
-                    "mark {handler} {root} {state} at {at}, covered {:?}: {}",
-                    standing.position, mark.reason
-                ));
-                world.check(|checker| checker.marked(&handler, &root, &standing, &mark));
-            }
-            Ok(marking)
-        })
-        .await
+        let marking = self
+            .write("TransactWriteItems", async move {
+                let marking = world.positions.mark(&handler, &root, &standing, &mark).await?;
+                if marking == Marking::Done {
+                    world.happened("root marked");
+                    let (state, at) = (mark.state.as_str(), mark.sequence);
+                    world.note(&format!(
+                        "mark {handler} {root} {state} at {at}, covered {:?}: {}",
+                        standing.position, mark.reason
+                    ));
+                    world.check(|checker| checker.marked(&handler, &root, &standing, &mark));
+                }
+                Ok(marking)
+            })
+            .await?;
+        if parks && marking == Marking::Done {
+            self.world.check(|checker| checker.did(&self.name, names::ROOTS_PARKED, told_of));
+        }
+        Ok(marking)
     }
 
     async fn unmark(&self, handler: &HandlerName, root: &Root, mark: &Mark) -> Result<Marking, StorageError> {
@@ -203,6 +211,7 @@ impl MarkStore for Faulty {
     }
 
     async fn record_skip(&self, handler: &HandlerName, root: &Root, skip: &Skip) -> Result<(), StorageError> {
+        let told_of = handler;
         let (world, handler, root, skip) = (self.world.clone(), handler.clone(), root.clone(), skip.clone());
         self.write("PutItem", async move {
             world.happened("event skipped");
@@ -210,7 +219,9 @@ impl MarkStore for Faulty {
             world.check(|checker| checker.skipped(&handler, &root, skip.sequence));
             world.positions.record_skip(&handler, &root, &skip).await
         })
-        .await
+        .await?;
+        self.world.check(|checker| checker.did(&self.name, names::EVENTS_SKIPPED, told_of));
+        Ok(())
     }
 
     async fn marked(&self, handler: &HandlerName) -> Result<Marked, StorageError> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use angzarr_relay::event::Sequence;
 use angzarr_relay::handler::{Accepted, GroupLimits, Handler, HandlerError, HandlerName, RootBatch};
+use angzarr_relay::telemetry::names;
 use async_trait::async_trait;
 use tokio::time::sleep;
 
@@ -101,7 +102,10 @@ impl Receiver {
     fn answer(&self, batch: &RootBatch, answer: Result<Accepted, HandlerError>) -> Result<Accepted, HandlerError> {
         if let Ok(Accepted { events }) = answer {
             for event in &batch.events[..events] {
-                self.world.check(|checker| checker.accepted(&self.name, &self.replica, &batch.root, event.sequence));
+                self.world.check(|checker| {
+                    checker.did(&self.replica, names::EVENTS_DELIVERED, &self.name);
+                    checker.accepted(&self.name, &self.replica, &batch.root, event.sequence);
+                });
             }
             self.world.note(&format!("{} accepted {} {} {events}", self.replica, self.name, batch.root));
         }

@@ -7,10 +7,13 @@
 use std::time::Duration;
 
 use angzarr_relay::relay::{Relay, RelayError};
+use metrics::with_local_recorder;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{Instant, advance, sleep_until};
 use tokio_util::sync::CancellationToken;
+
+use crate::told::Told;
 
 /// Rounds after which no task has anything to do before a timer fires.
 const ROUNDS: u32 = 30;
@@ -18,6 +21,8 @@ const ROUNDS: u32 = 30;
 /// A replica that runs, or stands still.
 pub(crate) struct Replica {
     pub(crate) name: String,
+    /// What it tells by its metrics.
+    pub(crate) told: Told,
     runtime: Runtime,
     running: Option<JoinHandle<Result<(), RelayError>>>,
     cancel: CancellationToken,
@@ -35,11 +40,13 @@ impl Replica {
     pub(crate) fn start(name: String, rate: f64, relay: impl FnOnce() -> Relay) -> Self {
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let cancel = CancellationToken::new();
-        let (running, began) = runtime.block_on(async {
+        let told = Told::default();
+        let beginning = async {
             let relay = relay();
             (tokio::spawn(relay.run(cancel.clone())), Instant::now())
-        });
-        Self { name, runtime, running: Some(running), cancel, began, rate, lived: Duration::ZERO, frozen: false }
+        };
+        let (running, began) = with_local_recorder(&told, || runtime.block_on(beginning));
+        Self { name, told, runtime, running: Some(running), cancel, began, rate, lived: Duration::ZERO, frozen: false }
     }
 
     /// Lets so much of the world's time go by.
@@ -47,18 +54,19 @@ impl Replica {
         self.lived += step;
         if !self.frozen {
             let until = self.began + self.lived.mul_f64(self.rate);
-            self.runtime.block_on(async { sleep_until(until).await });
+            with_local_recorder(&self.told, || self.runtime.block_on(async { sleep_until(until).await }));
         }
     }
 
     /// It stands still: nothing of it runs, while its clock goes on.
     pub(crate) fn freeze(&mut self) {
         // What was begun in this moment is begun: a process is not stopped between a look at the fence and the call.
-        self.runtime.block_on(async {
+        let moment = async {
             for _ in 0..ROUNDS {
                 yield_now().await;
             }
-        });
+        };
+        with_local_recorder(&self.told, || self.runtime.block_on(moment));
         self.frozen = true;
     }
 
@@ -66,10 +74,11 @@ impl Replica {
     pub(crate) fn thaw(&mut self) {
         self.frozen = false;
         let until = self.began + self.lived.mul_f64(self.rate);
-        self.runtime.block_on(async {
+        let catching_up = async {
             let behind = until.saturating_duration_since(Instant::now());
             advance(behind).await;
-        });
+        };
+        with_local_recorder(&self.told, || self.runtime.block_on(catching_up));
     }
 
     pub(crate) fn is_frozen(&self) -> bool {

@@ -196,6 +196,7 @@ impl Play {
         self.stopping.retain_mut(|(replica, since)| match replica.ended() {
             Some(Ok(())) => {
                 world.note(&format!("{} has stopped", replica.name));
+                world.check(|checker| checker.told(&replica.name, &replica.told));
                 world.happened("clean stop");
                 false
             }

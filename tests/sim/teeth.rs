@@ -9,14 +9,14 @@ use crate::scenario::run;
 /// A mistake, the beginning of what the checker says of it, and the seeds it may take to be found.
 struct Tooth(Failpoint, &'static str, u64, fn(u64) -> Plan);
 
-const TEETH: [Tooth; 14] = [
+const TEETH: [Tooth; 16] = [
     Tooth(Failpoint::UnconditionalPosition, "4:", 20, Plan::faulty),
     Tooth(Failpoint::CheckpointAheadOfFlush, "5:", 5, Plan::faulty),
     Tooth(Failpoint::ArrivalOrder, "1:", 5, Plan::faulty),
     Tooth(Failpoint::RetryOvertakes, "1:", 5, Plan::faulty),
     Tooth(Failpoint::EpochNotRaised, "8:", 5, Plan::faulty),
     Tooth(Failpoint::FenceNotAsked, "8:", 60, Plan::faulty),
-    Tooth(Failpoint::MarkForgottenAtOnce, "5:", 60, Plan::faulty),
+    Tooth(Failpoint::MarkForgottenAtOnce, "5:", 400, Plan::faulty),
     Tooth(Failpoint::PositionsNotLoaded, "3:", 5, Plan::calm),
     Tooth(Failpoint::EmptyPageEnds, "5:", 5, Plan::faulty),
     Tooth(Failpoint::OutageCounts, "13:", 20, Plan::faulty),
@@ -24,6 +24,8 @@ const TEETH: [Tooth; 14] = [
     Tooth(Failpoint::RewindIgnored, "12:", 10, Plan::faulty),
     Tooth(Failpoint::StoodNotAsked, "3:", 40, Plan::faulty),
     Tooth(Failpoint::PartCountsAsAll, "4:", 10, Plan::faulty),
+    Tooth(Failpoint::IdleNotAsked, "3:", 300, Plan::faulty),
+    Tooth(Failpoint::SkipNotCounted, "11:", 10, Plan::faulty),
 ];
 
 /// The mistake is made for as long as this lives.
