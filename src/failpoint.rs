@@ -34,8 +34,6 @@ pub enum Failpoint {
     StoodNotAsked,
     /// A part that was accepted counts as all of the batch.
     PartCountsAsAll,
-    /// What is known of a root's position holds for ever.
-    IdleNotAsked,
     /// A skipped event is not counted.
     SkipNotCounted,
 }

@@ -6,7 +6,6 @@ use super::Lanes;
 use super::course::{Durable, KnownMark, Phase, Pin, Pinned, Why, fills};
 use super::courses::Slot;
 use super::preload::KnownPositions;
-use crate::failpoint::{self, Failpoint};
 use crate::stream::{LaneId, Page, Run, RunRow, row_sequence};
 
 /// One root may hold this part of the bound on queued bytes; what is beyond is fetched from the table when its turn
@@ -87,8 +86,7 @@ impl Lanes {
         let active = course.activate();
         if woken {
             // What was remembered holds at least until there was something to pass it with; a new course was asked just now.
-            let holds = made || failpoint::is_set(Failpoint::IdleNotAsked);
-            active.trust.asked_at = if holds { Some(now) } else { absent_at };
+            active.trust.asked_at = if made { Some(now) } else { absent_at };
         }
         if let Some(filled) = filled {
             active.fill(filled);

@@ -9,7 +9,7 @@ use crate::scenario::run;
 /// A mistake, the beginning of what the checker says of it, and the seeds it may take to be found.
 struct Tooth(Failpoint, &'static str, u64, fn(u64) -> Plan);
 
-const TEETH: [Tooth; 16] = [
+const TEETH: [Tooth; 15] = [
     Tooth(Failpoint::UnconditionalPosition, "4:", 20, Plan::faulty),
     Tooth(Failpoint::CheckpointAheadOfFlush, "5:", 5, Plan::faulty),
     Tooth(Failpoint::ArrivalOrder, "1:", 5, Plan::faulty),
@@ -24,7 +24,6 @@ const TEETH: [Tooth; 16] = [
     Tooth(Failpoint::RewindIgnored, "12:", 10, Plan::faulty),
     Tooth(Failpoint::StoodNotAsked, "3:", 40, Plan::faulty),
     Tooth(Failpoint::PartCountsAsAll, "4:", 10, Plan::faulty),
-    Tooth(Failpoint::IdleNotAsked, "3:", 300, Plan::faulty),
     Tooth(Failpoint::SkipNotCounted, "11:", 10, Plan::faulty),
 ];
 
