@@ -261,8 +261,7 @@ impl Lanes {
                 self.enter(slot, Phase::Open);
                 self.leave(slot, now);
             } else {
-                self.enter(slot, Phase::Ready);
-                self.ready.push_back(slot);
+                self.line_up(slot);
             }
         }
         (self.roots_in_flight, self.groups_in_flight) = (0, 0);

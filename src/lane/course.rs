@@ -146,8 +146,6 @@ pub(crate) struct Trust {
     pub(crate) needs_era: u32,
     /// When it was asked for, or, where that was not needed, when it is known to have held.
     pub(crate) asked_at: Option<Instant>,
-    /// It was asked for when its turn had come: it keeps its turn.
-    pub(crate) keeps_turn: bool,
 }
 
 /// How far a marked root is worked off from the table. From the beginning of the work new rows are taken, and pinned, as
@@ -185,6 +183,13 @@ pub(crate) enum Phase {
     Settling,
     /// Until its mark is written or taken away, or a passed event is recorded.
     Marking,
+}
+
+impl Phase {
+    /// Whether nothing is under way but, perhaps, the wait for the stream to bring what is missing.
+    pub(crate) fn waits_for_the_stream(self) -> bool {
+        matches!(self, Self::Open | Self::Waiting(Why::Gap))
+    }
 }
 
 /// Why a root waits.

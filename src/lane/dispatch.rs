@@ -111,17 +111,14 @@ impl Lanes {
     fn ask_in_turn(&mut self, slot: Slot) {
         self.look_up(slot);
         self.turns.push(slot);
-        if let Some(active) = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut()) {
-            active.trust.keeps_turn = true;
-        }
     }
 
-    /// Lets go of the turns of roots that were asked for.
+    /// Lets go of the turns of roots that are known by now.
     fn forget_turns(&mut self) {
         let courses = &self.courses;
         self.turns.retain(|slot| {
             let active = courses.get(*slot).and_then(|course| course.active.as_deref());
-            active.is_some_and(|active| active.trust.keeps_turn && active.phase == Phase::Loading)
+            active.is_some_and(|active| active.phase == Phase::Loading)
         });
     }
 
@@ -322,10 +319,7 @@ impl Lanes {
         let Some(active) = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut()) else { return };
         let (failures, first) = (active.failures, batch.events.first().map(|event| event.sequence.0));
         match decision {
-            Decision::Halt => {
-                self.enter(slot, Phase::Ready);
-                self.ready.push_back(slot);
-            }
+            Decision::Halt => self.line_up(slot),
             Decision::Retry(wait) | Decision::Later(wait) => {
                 if let Some(left_out) = self.log.admit(RETRIES, now) {
                     info!(
@@ -341,8 +335,7 @@ impl Lanes {
             // Which of several events is at fault shows when they are given one at a time.
             Decision::GiveUp(OnFailure::Park | OnFailure::Skip) if batch.events.len() > 1 => {
                 active.singly = batch.events.last().map(|event| event.sequence);
-                self.enter(slot, Phase::Ready);
-                self.ready.push_back(slot);
+                self.line_up(slot);
             }
             Decision::GiveUp(OnFailure::Park) => self.park(slot, &with_causes(error), now),
             Decision::GiveUp(OnFailure::Skip) => {

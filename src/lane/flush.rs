@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Lanes;
-use super::course::{Durable, Phase, Why};
+use super::course::{Durable, Phase};
 use super::courses::Slot;
 use super::lanes::Effect;
 use crate::event::Sequence;
@@ -145,7 +145,7 @@ impl Lanes {
     /// stream.
     pub(crate) fn read_again_if_stale(&mut self, slot: Slot) -> bool {
         let active = self.courses.get(slot).and_then(|course| course.active.as_deref());
-        let rests = |phase| matches!(phase, Phase::Open | Phase::Settling | Phase::Waiting(Why::Gap));
+        let rests = |phase: Phase| phase == Phase::Settling || phase.waits_for_the_stream();
         let stale =
             !self.draining && active.is_some_and(|active| active.trust.stale && !active.leaving && rests(active.phase));
         if stale {

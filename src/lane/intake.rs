@@ -26,7 +26,7 @@ impl Lanes {
         self.counters.duplicates(page.ignored.repeated);
         for run in &page.runs {
             if self.subscription.covers(&run.root) {
-                self.accept_run((lane, number), page.absent_at, run, now);
+                self.accept_run(lane, number, page.absent_at, run, now);
             }
         }
         self.take_removed(lane, number, &page.removed, now);
@@ -48,7 +48,7 @@ impl Lanes {
     }
 
     /// Takes a root's rows on a page of a lane; none of them was there at `absent_at`.
-    fn accept_run(&mut self, (lane, page): (LaneId, u64), absent_at: Option<Instant>, run: &Run, now: Instant) {
+    fn accept_run(&mut self, lane: LaneId, page: u64, absent_at: Option<Instant>, run: &Run, now: Instant) {
         let (slot, made) = self.courses.find_or_add(&run.root);
         let share = self.settings.queued_bytes_max / ROOT_SHARE;
         let disbelieved = self.meet(slot, lane, made, now);
@@ -111,7 +111,7 @@ impl Lanes {
             self.look_up(slot);
         } else if disbelieved || faded {
             self.ask_again(slot, disbelieved);
-        } else if known && matches!(phase, Phase::Open | Phase::Waiting(Why::Gap)) {
+        } else if known && phase.waits_for_the_stream() {
             self.evaluate(slot, now);
         } else if known {
             self.release_pins(slot, now);

@@ -87,10 +87,9 @@ impl Lanes {
     }
 
     /// Puts a root at the end of those that wait for the handler, or where its turn was.
-    fn line_up(&mut self, slot: Slot) {
+    pub(crate) fn line_up(&mut self, slot: Slot) {
         self.enter(slot, Phase::Ready);
-        let active = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut());
-        if active.is_some_and(|active| active.trust.keeps_turn) {
+        if self.turns.contains(&slot) {
             self.ready.push_front(slot);
         } else {
             self.ready.push_back(slot);

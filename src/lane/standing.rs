@@ -7,7 +7,7 @@
 
 use tokio::time::Instant;
 
-use super::course::{Durable, Phase, Why};
+use super::course::{Durable, Phase};
 use super::courses::Slot;
 use super::lanes::LOADS_IN_FLIGHT_MAX;
 use super::preload::KnownPositions;
@@ -110,9 +110,6 @@ impl Lanes {
                 self.write_first(slot, now);
             } else {
                 self.stands_anew(slot, standing, as_of, now);
-            }
-            if let Some(active) = self.courses.get_mut(slot).and_then(|course| course.active.as_deref_mut()) {
-                active.trust.keeps_turn = false;
             }
             self.touch(slot);
         }
@@ -257,8 +254,7 @@ impl Lanes {
     pub(crate) fn ask_again(&mut self, slot: Slot, disbelieved: bool) {
         let Some(course) = self.courses.get(slot) else { return };
         let Some(phase) = course.active.as_deref().map(|active| active.phase) else { return };
-        let waits_for_the_stream = matches!(phase, Phase::Open | Phase::Waiting(Why::Gap));
-        if waits_for_the_stream || (matches!(phase, Phase::Waiting(_)) && course.is_marked()) {
+        if phase.waits_for_the_stream() || (matches!(phase, Phase::Waiting(_)) && course.is_marked()) {
             if disbelieved { self.load_again(slot) } else { self.look_up(slot) }
         }
     }

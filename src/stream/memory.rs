@@ -23,6 +23,7 @@ struct Shards {
     by_id: BTreeMap<ShardId, Contents>,
     next_sequence: u64,
     next_shard: u64,
+    page_records_max: Option<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -36,6 +37,11 @@ struct Contents {
 impl MemoryStream {
     fn with<T>(&self, act: impl FnOnce(&mut Shards) -> T) -> T {
         act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Lets a page hold fewer records than the service's limit, as the service may.
+    pub fn shorten_pages(&self, records_max: usize) {
+        self.with(|shards| shards.page_records_max = Some(records_max));
     }
 
     /// Makes a new open shard.
@@ -146,7 +152,8 @@ impl ShardSource for MemoryStream {
             if at < contents.trimmed {
                 return Err(StreamError::Trimmed);
             }
-            let end = contents.records.len().min(at + READ_RECORDS_MAX);
+            let page_records_max = shards.page_records_max.unwrap_or(READ_RECORDS_MAX);
+            let end = contents.records.len().min(at + page_records_max);
             let records = contents.records[at..end].to_vec();
             let ended = contents.closed && end == contents.records.len();
             let bytes = records.len() * 1000;

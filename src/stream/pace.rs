@@ -21,9 +21,9 @@ const FULL_BYTES: usize = 512 << 10;
 pub(crate) enum Fill {
     /// As much as one read can bring: there is more.
     Full,
-    /// Some records: the shard was read to its head.
+    /// Some records: the shard was read to its head, as far as can be told.
     Partial,
-    /// None: the shard was read to its head.
+    /// None: the same.
     Empty,
 }
 

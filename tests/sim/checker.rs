@@ -300,11 +300,8 @@ impl Checker {
         let records = self.shard_records.get(shard).into_iter().flatten();
         let records = records.filter_map(|(number, event)| Some((number, event.as_ref()?)));
         let rows = self.segment_rows.get(&(shard.to_owned(), replica.to_owned())).into_iter().flatten();
-        let rows: Vec<(&u64, &Root, &Sequence)> = records
-            .map(|(number, (root, sequence))| (number, root, sequence))
-            .chain(rows.map(|(number, root, sequence)| (number, root, sequence)))
-            .collect();
-        for (number, root, sequence) in rows {
+        let records = records.map(|(number, (root, sequence))| (number, root, sequence));
+        for (number, root, sequence) in records.chain(rows.map(|(number, root, sequence)| (number, root, sequence))) {
             if through.is_some_and(|through| *number > through) {
                 continue;
             }

@@ -15,9 +15,6 @@ use async_trait::async_trait;
 use crate::faulty::Faulty;
 use crate::plan::Fault;
 
-/// A page holds so many records at most: fewer than the service's limit, so that a short page says nothing of the head.
-const PAGE_RECORDS_MAX: usize = 25;
-
 /// The table in segments, with faults.
 pub(crate) struct FaultyScan {
     faulty: Arc<Faulty>,
@@ -118,13 +115,7 @@ impl ShardSource for Faulty {
             self.world.happened("page repeated");
             return Ok(page.into());
         }
-        let mut page = self.world.stream.read(iterator).await?;
-        if page.records.len() > PAGE_RECORDS_MAX {
-            page.records.truncate(PAGE_RECORDS_MAX);
-            let (shard, at) = iterator.0.split_once('|').unwrap();
-            let next = at.parse::<usize>().unwrap() + PAGE_RECORDS_MAX;
-            page.next = Some(ShardIterator(format!("{shard}|{next}")));
-        }
+        let page = self.world.stream.read(iterator).await?;
         *self.last_page.lock().unwrap() = Some((iterator.clone(), page.clone()));
         Ok(page.into())
     }

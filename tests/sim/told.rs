@@ -12,8 +12,8 @@ use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, Share
 type Series = (String, String, String);
 
 /// The counters of one replica.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Told(Arc<Mutex<BTreeMap<Series, Arc<AtomicU64>>>>);
+#[derive(Debug, Default)]
+pub(crate) struct Told(Mutex<BTreeMap<Series, Arc<AtomicU64>>>);
 
 impl Told {
     fn series(&self, key: &Key) -> Arc<AtomicU64> {

@@ -22,6 +22,9 @@ use crate::writer::Writing;
 /// The wall time at which a run begins, in milliseconds since 1970.
 const BEGINNING_MS: i64 = 1_800_000_000_000;
 
+/// A page of the stream holds so many records at most: a short page says nothing of the head.
+const PAGE_RECORDS_MAX: usize = 25;
+
 /// The payload of an event: no two alike.
 pub(crate) fn payload(root: &Root, sequence: Sequence) -> Bytes {
     format!("{root} {sequence} and what makes it longer than two chunks of the table").into()
@@ -54,6 +57,7 @@ pub(crate) struct Trace {
 impl World {
     pub(crate) fn new(seed: u64, shards: usize, checker: Checker) -> Self {
         let stream = MemoryStream::default();
+        stream.shorten_pages(PAGE_RECORDS_MAX);
         let open = (0..shards).map(|_| stream.create_shard(None)).collect();
         Self {
             events: MemoryEvents::default(),
