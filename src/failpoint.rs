@@ -36,6 +36,8 @@ pub enum Failpoint {
     PartCountsAsAll,
     /// A skipped event is not counted.
     SkipNotCounted,
+    /// A transactional handler applies what its position covers.
+    AppliedNotAsked,
 }
 
 #[cfg(debug_assertions)]

@@ -38,6 +38,9 @@ const QUICK_KEYS_MAX: usize = 100;
 /// Rows that were read so long ago are read again, though nothing is known to have changed: no belief lasts for ever.
 const READ_AGAIN: Duration = Duration::from_mins(10);
 
+/// A write that was not answered may take effect until so long after: what it would change is read until then.
+const LATE_MAX: Duration = Duration::from_secs(30);
+
 /// Writes under way at once.
 const WRITES_AT_ONCE: usize = 16;
 
@@ -92,6 +95,8 @@ pub(super) struct Leasing {
     /// The view and the lineage by which the leases were read; none when they are to be read again.
     read_by: Option<(u64, u64)>,
     read_at: Instant,
+    /// A write was not answered, and may take effect until then.
+    late_until: Option<Instant>,
     /// It was told that all is agreed, since the leases were read.
     told_agreed: bool,
     /// Leases that this member is to have and another still holds, and until when they are looked at quickly.
@@ -149,6 +154,7 @@ impl Leasing {
             leases: BTreeMap::new(),
             read_by: None,
             read_at: Instant::now(),
+            late_until: None,
             told_agreed: false,
             wanted: (Vec::new(), Instant::now()),
             leaving: false,
@@ -230,7 +236,10 @@ impl Leasing {
         }
         let mut fleet = self.store.fleet().await?;
         let by = (fleet.view.version, fleet.lineage);
-        if self.read_by != Some(by) || self.read_at.elapsed() >= READ_AGAIN {
+        // A lease that was taken without an answer has an owner who does not know it, and nobody reads its shard.
+        let late = self.late_until.is_some();
+        self.late_until = self.late_until.filter(|until| Instant::now() < *until);
+        if self.read_by != Some(by) || late || self.read_at.elapsed() >= READ_AGAIN {
             self.read_leases().await?;
             (self.read_at, self.told_agreed) = (Instant::now(), false);
             // An owner that is not among the members is gone only if the members were read after its lease.
@@ -361,7 +370,10 @@ impl Leasing {
                     }
                     stale = true;
                 }
-                Err(error) => failed = Some(error),
+                Err(error) => {
+                    self.late_until = Some(Instant::now() + LATE_MAX);
+                    failed = Some(error);
+                }
             }
         }
         if stale || failed.is_some() {

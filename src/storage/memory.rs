@@ -1,15 +1,15 @@
 //! The events and positions tables in memory, for tests and simulation. Clones share the same rows, as processes share
 //! a table.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    Advance, Advanced, Ending, EventSource, Mark, MarkState, MarkStore, Marked, Marking, Pass, PositionStore, RowPage,
-    Skip, Standing, StorageError,
+    Advance, Advanced, Commit, CommitStore, Committed, Ending, EventSource, Mark, MarkState, MarkStore, Marked,
+    Marking, Pass, PositionStore, RowPage, Skip, Standing, StorageError,
 };
 use crate::event::{Event, InvalidRow, Root, Row, Sequence, Timestamp};
 use crate::failpoint::{self, Failpoint};
@@ -103,6 +103,8 @@ struct Standings {
     skips: Vec<(HandlerName, Root, Skip)>,
     orders: u64,
     endings: BTreeMap<(HandlerName, Root), Ending>,
+    /// The tokens of transactions that were carried out.
+    committed: BTreeSet<String>,
 }
 
 impl MemoryPositions {
@@ -120,6 +122,12 @@ impl MemoryPositions {
     #[must_use]
     pub fn position(&self, handler: &HandlerName, root: &Root) -> Option<Sequence> {
         self.standing(handler, root).position
+    }
+
+    /// Whether a transaction with this token was carried out.
+    #[must_use]
+    pub fn has_committed(&self, token: &str) -> bool {
+        self.with(|all| all.committed.contains(token))
     }
 
     /// The events that were passed.
@@ -187,6 +195,25 @@ impl PositionStore for MemoryPositions {
             }
         };
         self.with(|all| advances.iter().map(|advance| Ok(write(all, advance))).collect())
+    }
+}
+
+/// The other writes are their caller's to carry out, when a token is [`Committed::Done`] for the first time.
+#[async_trait]
+impl CommitStore for MemoryPositions {
+    async fn commit(&self, handler: &HandlerName, commit: &Commit) -> Result<Committed, StorageError> {
+        Ok(self.with(|all| {
+            if all.committed.contains(&commit.token) {
+                return Committed::Done;
+            }
+            let row = all.rows.entry((handler.clone(), commit.root.clone())).or_default();
+            if row.position != commit.base {
+                return Committed::Moved;
+            }
+            row.position = Some(commit.to);
+            all.committed.insert(commit.token.clone());
+            Committed::Done
+        }))
     }
 }
 

@@ -32,7 +32,7 @@ pub use mark::{Ending, Mark, MarkState, MarkStore, Marked, Marking, Pass, Skip, 
 pub use mark_store::DynamoMarks;
 pub use memory::{MemoryEvents, MemoryPositions};
 pub use passed::{Hole, Passed};
-pub use position_commit::{Commit, Committed};
+pub use position_commit::{Commit, CommitStore, Committed};
 pub use position_store::{DynamoPositions, PositionCursor, PositionPage, PositionRow};
 pub use snapshot_store::{Snapshot, SnapshotPut, SnapshotStore};
 pub use tables::{

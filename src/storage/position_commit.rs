@@ -3,12 +3,13 @@
 //! The condition is equality with the position the writes were computed from: that is the fence against another life, or
 //! another replica, that has applied the same events. A request that is repeated with its token is applied once.
 
+use async_trait::async_trait;
 use aws_sdk_dynamodb::types::{CancellationReason, TransactWriteItem, Update};
 
 use super::call::{Call, number, text};
 use super::position_store::{PK, SEQUENCE, UPDATED_AT, position_key};
 use super::transaction::{Transacted, is_condition};
-use super::{DynamoPositions, StorageError};
+use super::{DynamoPositions, PositionStore, StorageError};
 use crate::event::{Root, Sequence, Timestamp};
 use crate::handler::HandlerName;
 
@@ -40,6 +41,16 @@ pub enum Committed {
     Refused(usize),
 }
 
+/// Positions of which one can be written together with a handler's own writes.
+#[async_trait]
+pub trait CommitStore: PositionStore {
+    /// Writes a position and a handler's own writes in one transaction. What is repeated with its token is written once.
+    ///
+    /// # Errors
+    /// As the call failed. It may have been applied all the same when no answer came: repeat it as it is.
+    async fn commit(&self, handler: &HandlerName, commit: &Commit) -> Result<Committed, StorageError>;
+}
+
 impl DynamoPositions {
     fn position(&self, handler: &HandlerName, commit: &Commit) -> TransactWriteItem {
         let mut position = Update::builder()
@@ -59,12 +70,11 @@ impl DynamoPositions {
         let position = position.build().expect("key and expression are set");
         TransactWriteItem::builder().update(position).build()
     }
+}
 
-    /// Writes a position and a handler's own writes in one transaction.
-    ///
-    /// # Errors
-    /// As the call failed. It may have been applied all the same when no answer came: repeat it as it is.
-    pub async fn commit(&self, handler: &HandlerName, commit: &Commit) -> Result<Committed, StorageError> {
+#[async_trait]
+impl CommitStore for DynamoPositions {
+    async fn commit(&self, handler: &HandlerName, commit: &Commit) -> Result<Committed, StorageError> {
         let call = Call {
             operation: "TransactWriteItems",
             action: "the writes of the handler, with dynamodb:UpdateItem of its position",

@@ -47,6 +47,8 @@ struct Followed {
     /// Since when it is registered, and from when on events are its own.
     registered: Option<Registration>,
     paused_at: Option<Duration>,
+    /// Its effects commit with its position: what it is given again it does not apply (clause 9).
+    transactional: bool,
 }
 
 impl Followed {
@@ -118,6 +120,11 @@ impl Checker {
         }
     }
 
+    /// The handler's effects commit with its positions.
+    pub(crate) fn is_transactional(&mut self, handler: &HandlerName) {
+        self.followed(handler).transactional = true;
+    }
+
     pub(crate) fn violate(&mut self, clause: &str, what: &str) {
         self.violations.push(format!("{clause}: {what}"));
     }
@@ -172,7 +179,11 @@ impl Checker {
     /// An operator orders a root back: what it was given up to its position, it is given again.
     pub(crate) fn ordered_back(&mut self, handler: &HandlerName, root: &Root, from: Sequence, to: Sequence) {
         let wanted = self.wanted(handler, root).into_iter();
-        let owed = wanted.filter(|wanted| from <= *wanted && *wanted <= to).collect();
+        let owed = if self.handlers[handler].transactional {
+            BTreeSet::new()
+        } else {
+            wanted.filter(|wanted| from <= *wanted && *wanted <= to).collect()
+        };
         self.followed(handler).marked.insert(root.clone());
         self.followed(handler).ordered_back.entry(root.clone()).or_default().push(OrderedBack { from, to: None, owed });
     }
@@ -202,8 +213,9 @@ impl Checker {
         let followed = &self.handlers[handler];
         let again = followed.accepted.get(root).is_some_and(|accepted| sequence <= *accepted);
         let ordered_back = followed.is_ordered_back(root, sequence);
+        let gives_once = !followed.transactional || self.repeats_nothing;
         let known = if self.alone || self.repeats_nothing { Some(self.now) } else { self.now.checked_sub(KNOWN_AFTER) };
-        let was_durable = !ordered_back && followed.was_durable(root, sequence, known);
+        let was_durable = !ordered_back && gives_once && followed.was_durable(root, sequence, known);
         let by_itself = followed.accepted_by.get(root).is_some_and(|(by, at)| by == replica && sequence <= *at);
         let is_paused = followed.paused_at.is_some_and(|at| self.now > at + PAUSED_AFTER);
         self.delivered_again += usize::from(again);
@@ -248,6 +260,24 @@ impl Checker {
                 self.violate("1", &format!("{handler} accepted {root} {sequence} first, expected {expected:?}"));
             }
         }
+    }
+
+    /// A transaction of a handler's writes and its position took effect. Clause 9: no event is applied twice.
+    pub(crate) fn applied(
+        &mut self,
+        handler: &HandlerName,
+        replica: &str,
+        root: &Root,
+        applied: Vec<Sequence>,
+        to: Sequence,
+    ) {
+        for sequence in applied {
+            if self.followed(handler).accepted.get(root).is_some_and(|last| sequence <= *last) {
+                self.violate("9", &format!("{handler} applied {root} {sequence} twice"));
+            }
+            self.accepted(handler, replica, root, sequence);
+        }
+        self.position(handler, root, to);
     }
 
     /// A position was written. Clause 4: it grows, and passes nothing that is wanted and not accepted.

@@ -8,8 +8,8 @@ use angzarr_relay::event::{Event, Root, Sequence, Timestamp};
 use angzarr_relay::handler::HandlerName;
 use angzarr_relay::relay_table::{HandlerRegistry, RegisteredInterest, Registration, Start};
 use angzarr_relay::storage::{
-    Advance, Advanced, Ending, EventSource, Mark, MarkState, MarkStore, Marked, Marking, Pass, PositionStore, RowPage,
-    Skip, Standing, StorageError,
+    Advance, Advanced, Commit, CommitStore, Committed, Ending, EventSource, Mark, MarkState, MarkStore, Marked,
+    Marking, Pass, PositionStore, RowPage, Skip, Standing, StorageError,
 };
 use angzarr_relay::stream::ShardId;
 use angzarr_relay::telemetry::names;
@@ -17,6 +17,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::faulty::{Faulty, unavailable};
+use crate::ledger::sequence_of;
 use crate::plan::Fault;
 
 #[async_trait]
@@ -112,6 +113,29 @@ impl PositionStore for Faulty {
         });
         let lost = |_| advances.iter().map(|_| Err(unavailable("BatchExecuteStatement"))).collect();
         written.await.unwrap_or_else(lost)
+    }
+}
+
+#[async_trait]
+impl CommitStore for Faulty {
+    async fn commit(&self, handler: &HandlerName, commit: &Commit) -> Result<Committed, StorageError> {
+        let (world, replica) = (self.world.clone(), self.name.clone());
+        let (handler, commit) = (handler.clone(), commit.clone());
+        self.write("TransactWriteItems", async move {
+            let repeated = world.positions.has_committed(&commit.token);
+            let committed = world.positions.commit(&handler, &commit).await?;
+            match committed {
+                Committed::Done if repeated => world.happened("transaction repeated"),
+                Committed::Done => {
+                    world.note(&format!("{replica} commits {handler} {} {}", commit.root, commit.to));
+                    let applied = commit.writes.iter().map(sequence_of).collect();
+                    world.check(|checker| checker.applied(&handler, &replica, &commit.root, applied, commit.to));
+                }
+                Committed::Moved | Committed::Refused(_) => world.happened("transaction refused"),
+            }
+            Ok(committed)
+        })
+        .await
     }
 }
 

@@ -12,6 +12,7 @@ mod faulty_stream;
 mod faulty_tables;
 mod fleet_rows;
 mod isolation;
+mod ledger;
 mod operator;
 mod plan;
 mod receiver;
@@ -37,13 +38,16 @@ const CALM: std::ops::Range<u64> = 0..100;
 /// The tests that share the seeds, so that no core stands idle.
 const PARTS: u64 = 4;
 
+/// The seeds that are asked for by `ANGZARR_SIM_SEEDS`.
+fn asked_seeds() -> Option<std::ops::Range<u64>> {
+    let asked = std::env::var("ANGZARR_SIM_SEEDS").ok()?;
+    let (from, to) = asked.split_once("..").expect("ANGZARR_SIM_SEEDS is FROM..TO");
+    Some(from.parse().expect("FROM is a number")..to.parse().expect("TO is a number"))
+}
+
 /// The seeds of a part.
 fn seeds(usual: std::ops::Range<u64>, part: u64) -> impl Iterator<Item = u64> {
-    let asked = std::env::var("ANGZARR_SIM_SEEDS").map_or(usual, |asked| {
-        let (from, to) = asked.split_once("..").expect("ANGZARR_SIM_SEEDS is FROM..TO");
-        from.parse().expect("FROM is a number")..to.parse().expect("TO is a number")
-    });
-    asked.filter(move |seed| seed % PARTS == part)
+    asked_seeds().unwrap_or(usual).filter(move |seed| seed % PARTS == part)
 }
 
 /// So many seeds that break the contract are enough to look at.
@@ -159,6 +163,8 @@ fn the_faults_really_happen() {
         "children not listed",
         "item collection divided",
         "part of a batch taken",
+        "transaction repeated",
+        "transaction refused",
         "event skipped",
         "handler paused",
         "root ordered back",

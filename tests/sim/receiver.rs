@@ -50,7 +50,7 @@ impl Receiver {
     }
 
     /// A delivery begins: with it those of all roots of its group.
-    fn begin(&self, group: &[RootBatch]) {
+    pub(crate) fn begin(&self, group: &[RootBatch]) {
         let dead = self.world.is_dead(&self.replica);
         for batch in group {
             for event in &batch.events {
@@ -64,7 +64,8 @@ impl Receiver {
         }
     }
 
-    async fn take(&self, batch: &RootBatch) -> Result<Accepted, HandlerError> {
+    /// What it does with a batch, and how many of its events it takes.
+    pub(crate) async fn take(&self, batch: &RootBatch) -> Result<Accepted, HandlerError> {
         sleep(self.slowness.mul_f64(0.5) + self.world.chance.up_to(self.slowness)).await;
         if self.is_down() {
             self.world.happened("receiver down");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use angzarr_relay::backfill::ScanProgress;
-use angzarr_relay::handler::HandlerName;
+use angzarr_relay::handler::{Handler, HandlerName};
 use angzarr_relay::lane::{Glob, LaneSettings, OnFailure, Pattern, Subscription, default_editions};
 use angzarr_relay::relay::{HandlerSpec, Relay, RelayPorts, RelaySettings};
 use angzarr_relay::relay_table::Start;
@@ -16,6 +16,7 @@ use angzarr_relay::time::Clock;
 use crate::checker::Checker;
 use crate::faulty::Faulty;
 use crate::faulty_stream::FaultyScan;
+use crate::ledger::Ledger;
 use crate::operator::Operator;
 use crate::plan::{Fault, Plan};
 use crate::receiver::Receiver;
@@ -58,6 +59,9 @@ fn name(text: &str) -> HandlerName {
 /// One handler of every kind: name, start, what it receives, slowness, roots at once, flush interval, failure policy.
 struct Kind(&'static str, Start, Subscription, u64, usize, u64, OnFailure);
 
+/// The handler whose effects commit with its positions.
+const LEDGER: &str = "ledger";
+
 fn kinds() -> Vec<Kind> {
     let pattern = |types: &[&str]| Pattern {
         domain: Glob::new("orders"),
@@ -70,6 +74,7 @@ fn kinds() -> Vec<Kind> {
         Kind("billing", Start::Beginning, orders(&["Order*"]), 1, 1, 0, OnFailure::Park),
         Kind("copy", Start::Beginning, orders(&["*"]), 400, 4, 300, OnFailure::Skip),
         Kind("mail", Start::Latest, orders(&["Order*"]), 20, 1, 0, OnFailure::Park),
+        Kind(LEDGER, Start::Beginning, orders(&["Order*"]), 10, 1, 200, OnFailure::Park),
     ]
 }
 
@@ -90,7 +95,8 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
     let shards = if plan.has(Fault::Reshard) { 1 } else { 4 };
     let subscriptions = kinds().into_iter().map(|kind| (name(kind.0), kind.2)).collect();
     let alone = plan.replicas_max == 1 && !plan.has(Fault::LateRequest);
-    let checker = Checker::new(subscriptions, plan.repeats_nothing(), alone);
+    let mut checker = Checker::new(subscriptions, plan.repeats_nothing(), alone);
+    checker.is_transactional(&name(LEDGER));
     let world = World::new(plan.seed, shards, checker);
     let mut under_way = Play {
         plan: Arc::new(plan.clone()),
@@ -270,13 +276,14 @@ impl Play {
         }
         self.world.note(&format!("{name} begins, its clock goes at {rate}"));
         let (plan, world) = (self.plan.clone(), self.world.clone());
-        let made = Replica::start(name.clone(), rate, || relay(&plan, &world, &name, Clock::starting_at(wall)));
+        let made = Replica::start(name.clone(), rate, || relay(&plan, &world, &name, &Clock::starting_at(wall)));
         self.replicas.push(made);
     }
 }
 
-fn relay(plan: &Arc<Plan>, world: &World, replica: &str, clock: Clock) -> Relay {
-    let ports = Arc::new(Faulty::new(world.clone(), plan.clone(), replica.to_owned()));
+fn relay(plan: &Arc<Plan>, world: &World, replica: &str, clock: &Clock) -> Relay {
+    let faulty = Arc::new(Faulty::new(world.clone(), plan.clone(), replica.to_owned()));
+    let ports = faulty.clone();
     let scan_progress = ScanProgress::default();
     let ports = RelayPorts {
         scan: Arc::new(FaultyScan::new(ports.clone(), scan_progress.clone())),
@@ -288,12 +295,12 @@ fn relay(plan: &Arc<Plan>, world: &World, replica: &str, clock: Clock) -> Relay 
         positions: ports.clone(),
         marks: ports.clone(),
         fleet: ports.clone(),
-        registry: ports,
-        clock,
+        registry: ports.clone(),
+        clock: clock.clone(),
         random: world.chance.clone(),
         health: Health::default(),
     };
-    let specs = kinds().into_iter().map(|kind| spec(plan, world, replica, kind)).collect();
+    let specs = kinds().into_iter().map(|kind| spec(kind, &faulty, clock)).collect();
     let settings = RelaySettings {
         memory_limit_bytes: if plan.tight { 24_000 } else { 64 << 20 },
         replica_name: replica.to_owned(),
@@ -302,17 +309,22 @@ fn relay(plan: &Arc<Plan>, world: &World, replica: &str, clock: Clock) -> Relay 
     Relay::new(ports, settings, specs).unwrap()
 }
 
-fn spec(plan: &Arc<Plan>, world: &World, replica: &str, kind: Kind) -> HandlerSpec {
+fn spec(kind: Kind, faulty: &Faulty, clock: &Clock) -> HandlerSpec {
     let Kind(called, start, subscription, slowness_ms, group, flush_ms, on_failure) = kind;
-    let handler = Receiver {
-        world: world.clone(),
-        plan: plan.clone(),
+    let receiver = Receiver {
+        world: faulty.world.clone(),
+        plan: faulty.plan.clone(),
         name: name(called),
-        replica: replica.to_owned(),
+        replica: faulty.name.clone(),
         slowness: Duration::from_millis(slowness_ms),
         group,
         outages: (called == "billing").then_some(Duration::from_secs(9)),
         healed_after: TROUBLE,
+    };
+    let handler: Arc<dyn Handler> = if called == LEDGER {
+        Arc::new(Ledger::new(receiver, faulty.again(), clock.clone()))
+    } else {
+        Arc::new(receiver)
     };
     let settings = LaneSettings {
         flush_interval: Duration::from_millis(flush_ms),
@@ -326,5 +338,5 @@ fn spec(plan: &Arc<Plan>, world: &World, replica: &str, kind: Kind) -> HandlerSp
         mark_ttl: Duration::from_secs(8),
         ..LaneSettings::default()
     };
-    HandlerSpec { name: name(called), handler: Arc::new(handler), start, subscription, settings }
+    HandlerSpec { name: name(called), handler, start, subscription, settings }
 }

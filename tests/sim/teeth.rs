@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use angzarr_relay::failpoint::{self, Failpoint};
 
+use crate::asked_seeds;
 use crate::plan::Plan;
 use crate::scenario::run;
 
@@ -12,7 +13,7 @@ use crate::scenario::run;
 /// shows (one in some hundreds) is looked for from near one that does.
 struct Tooth(Failpoint, &'static str, Range<u64>, fn(u64) -> Plan);
 
-const TEETH: [Tooth; 15] = [
+const TEETH: [Tooth; 16] = [
     Tooth(Failpoint::UnconditionalPosition, "4:", 0..20, Plan::faulty),
     Tooth(Failpoint::CheckpointAheadOfFlush, "5:", 0..5, Plan::faulty),
     Tooth(Failpoint::ArrivalOrder, "1:", 0..5, Plan::faulty),
@@ -25,9 +26,10 @@ const TEETH: [Tooth; 15] = [
     Tooth(Failpoint::OutageCounts, "13:", 0..20, Plan::faulty),
     Tooth(Failpoint::StartNotAsked, "10:", 0..5, Plan::calm),
     Tooth(Failpoint::RewindIgnored, "12:", 0..10, Plan::faulty),
-    Tooth(Failpoint::StoodNotAsked, "3:", 0..40, Plan::faulty),
+    Tooth(Failpoint::StoodNotAsked, "3:", 60..80, Plan::faulty),
     Tooth(Failpoint::PartCountsAsAll, "4:", 0..10, Plan::faulty),
     Tooth(Failpoint::SkipNotCounted, "11:", 0..10, Plan::faulty),
+    Tooth(Failpoint::AppliedNotAsked, "9:", 0..10, Plan::faulty),
 ];
 
 /// The mistake is made for as long as this lives.
@@ -55,6 +57,7 @@ fn every_mistake_is_found() {
             continue;
         }
         let _mistake = Mistake::make(failpoint);
+        let seeds = asked_seeds().unwrap_or(seeds);
         let found = seeds.clone().find_map(|seed| {
             let violations = run(&plan(seed)).violations;
             violations.into_iter().find(|found| found.starts_with(clause)).map(|found| (seed, found))
