@@ -13,14 +13,13 @@ use crate::scenario::run;
 /// shows (one in some hundreds) is looked for from near one that does.
 struct Tooth(Failpoint, &'static str, Range<u64>, fn(u64) -> Plan);
 
-const TEETH: [Tooth; 16] = [
+const TEETH: [Tooth; 15] = [
     Tooth(Failpoint::UnconditionalPosition, "4:", 0..20, Plan::faulty),
     Tooth(Failpoint::CheckpointAheadOfFlush, "5:", 0..5, Plan::faulty),
     Tooth(Failpoint::ArrivalOrder, "1:", 0..5, Plan::faulty),
     Tooth(Failpoint::RetryOvertakes, "1:", 0..5, Plan::faulty),
     Tooth(Failpoint::EpochNotRaised, "8:", 0..5, Plan::faulty),
     Tooth(Failpoint::FenceNotAsked, "8:", 0..60, Plan::faulty),
-    Tooth(Failpoint::MarkForgottenAtOnce, "5:", 310..320, Plan::faulty),
     Tooth(Failpoint::PositionsNotLoaded, "3:", 0..5, Plan::calm),
     Tooth(Failpoint::EmptyPageEnds, "5:", 0..5, Plan::faulty),
     Tooth(Failpoint::OutageCounts, "13:", 0..20, Plan::faulty),
