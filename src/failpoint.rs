@@ -22,6 +22,8 @@ pub enum Failpoint {
     MarkForgottenAtOnce,
     /// Positions are not loaded: every root begins anew.
     PositionsNotLoaded,
+    /// What the stream has lost is told to nobody.
+    LossNotTold,
     /// A page without records counts as the end of its shard.
     EmptyPageEnds,
     /// An outage counts as a failure of the event.

@@ -1,6 +1,7 @@
 //! One call of a handler: its time limit, its panics, large payloads put together, and, when care is taken, the note
 //! that goes before it.
 
+use std::collections::HashSet;
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
@@ -12,11 +13,14 @@ use futures_util::FutureExt as _;
 use tokio::time::{Instant, timeout};
 
 use super::LanesParts;
+use super::dispatch::STANDS_MAX;
 use super::payload::put_together;
 use super::spans::BatchSpans;
 use super::tables::until_done;
+use crate::event::Root;
 use crate::handler::{Accepted, Handler, HandlerError, RootBatch};
 use crate::relay_table::Suspect;
+use crate::storage::Standing;
 
 /// What a call brought.
 #[derive(Default)]
@@ -33,14 +37,15 @@ pub(super) struct Delivered {
 /// One event of the whole process is noted at a time, as long as none of them takes long: else nobody could tell which of
 /// two handlers' events it was.
 pub(super) async fn deliver_noted(parts: Arc<LanesParts>, group: Vec<RootBatch>) -> Delivered {
+    let began = Instant::now();
     let alone = timeout(ALONE_WAIT, parts.care.clone().acquire_owned()).await.ok().and_then(Result::ok);
     if let Some(suspect) = suspect(&parts, &group).filter(|_| alone.is_some()) {
         until_done(&parts, "relay table", || parts.lives.suspect(&parts.name, &suspect)).await;
-        let delivered = deliver(parts.clone(), group, Instant::now()).await;
+        let delivered = deliver(parts.clone(), group, began).await;
         until_done(&parts, "relay table", || parts.lives.clear(&parts.name)).await;
         return delivered;
     }
-    deliver(parts, group, Instant::now()).await
+    deliver(parts, group, began).await
 }
 
 /// The longest an event waits to be noted alone; then it is given without a note, so that a slow handler holds no other.
@@ -56,18 +61,49 @@ fn suspect(parts: &LanesParts, group: &[RootBatch]) -> Option<Suspect> {
 
 /// Gives the handler a group, its payloads put together.
 pub(super) async fn deliver(parts: Arc<LanesParts>, group: Vec<RootBatch>, began: Instant) -> Delivered {
-    let Some(whole) = put_together(&parts, &group).await else { return call(&parts, group, began).await };
-    let given: Vec<RootBatch> = whole.batches.iter().filter_map(|batch| batch.as_ref().ok().cloned()).collect();
+    let whole = put_together(&parts, &group).await;
+    let passed = passed_meanwhile(&parts, &group, began).await;
+    if whole.is_none() && passed.is_empty() {
+        return call(&parts, group, if began.elapsed() < STANDS_MAX { began } else { Instant::now() }).await;
+    }
+    let (batches, _room) = match whole {
+        Some(whole) => (whole.batches, Some(whole.room)),
+        None => (group.iter().cloned().map(Ok).collect(), None),
+    };
+    let is_given = |batch: &&RootBatch| !passed.contains(&batch.root);
+    let given = batches.iter().filter_map(|batch| batch.as_ref().ok()).filter(is_given);
+    let given: Vec<RootBatch> = given.cloned().collect();
     let called = if given.is_empty() { Delivered::default() } else { call(&parts, given, Instant::now()).await };
     let mut answers = called.answers.into_iter();
     let mut delivered = Delivered { took: called.took, ..Delivered::default() };
-    for (batch, whole) in group.into_iter().zip(whole.batches) {
+    for (batch, whole) in group.into_iter().zip(batches) {
         match whole {
+            Ok(_) if passed.contains(&batch.root) => {
+                delivered.answers.push((batch, Err(HandlerError::throttled("another replica has come further"))));
+            }
             Ok(_) => delivered.answers.extend(answers.next().map(|(_, answer)| (batch, answer))),
             Err(broken) => delivered.broken.push((batch, broken)),
         }
     }
     delivered
+}
+
+/// The roots that another replica has passed while their payloads, or the room for them, were waited for (contract
+/// clause 3): they are asked as a root that has stood is before its turn.
+async fn passed_meanwhile(parts: &LanesParts, group: &[RootBatch], began: Instant) -> HashSet<Root> {
+    if began.elapsed() < STANDS_MAX {
+        return HashSet::new();
+    }
+    let roots: Vec<Root> = group.iter().map(|batch| batch.root.clone()).collect();
+    let load = || parts.positions.load(&parts.name, &roots);
+    let standings = until_done(parts, "positions table", load).await;
+    let passes = |(batch, standing): (&RootBatch, Standing)| {
+        let first = batch.events.first().map(|event| event.sequence);
+        // What was ordered back is given again though its position is beyond it.
+        let is_passed = standing.mark.is_none() && standing.position.is_some() && first <= standing.position;
+        is_passed.then(|| batch.root.clone())
+    };
+    group.iter().zip(standings).filter_map(passes).collect()
 }
 
 /// Calls the handler, and counts the time from `began`.

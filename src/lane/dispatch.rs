@@ -24,7 +24,7 @@ use crate::telemetry::with_causes;
 const KEPT_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// What is known of a root's position holds for so long; then it is asked for before the root is given to the handler.
-const STANDS_MAX: Duration = Duration::from_secs(5);
+pub(super) const STANDS_MAX: Duration = Duration::from_secs(5);
 
 /// The key of all lines about roots that are tried again.
 const RETRIES: &str = "retries";

@@ -33,7 +33,7 @@ impl PayloadRoom {
     }
 
     /// Waits for room for so many bytes; all of it when they are more.
-    async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+    pub(super) async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let kib = u32::try_from(bytes.div_ceil(1 << 10)).unwrap_or(u32::MAX).min(self.kib_max);
         self.kib.clone().acquire_many_owned(kib).await.ok()
     }
@@ -48,7 +48,8 @@ fn is_large(event: &Event, bytes_max: usize) -> bool {
 pub(super) struct Whole {
     /// For each batch its first events, as many as are whole; or why not even the first is.
     pub(super) batches: Vec<Result<RootBatch, HandlerError>>,
-    _room: Option<OwnedSemaphorePermit>,
+    /// Held for as long as they are.
+    pub(super) room: Option<OwnedSemaphorePermit>,
 }
 
 /// Puts the payloads of a group together; none when there is nothing to do, as mostly.
@@ -80,7 +81,7 @@ pub(super) async fn put_together(parts: &LanesParts, group: &[RootBatch]) -> Opt
         // What is whole before a broken one is given first; then the broken one is the first.
         batches.push(broken.filter(|_| whole.events.is_empty()).map_or(Ok(whole), Err));
     }
-    Some(Whole { batches, _room: room })
+    Some(Whole { batches, room })
 }
 
 /// The event with its payload.

@@ -339,7 +339,8 @@ impl ShardReader {
 
     /// Tells what is lost, and waits until that is durable: behind it the shard goes on, and nothing shows it any more.
     async fn tell_lost(&self, lanes: Vec<LaneId>, trimmed: bool, reason: String) {
-        let Some(lost) = self.parts.lost.as_ref().filter(|_| !lanes.is_empty()) else { return };
+        let is_told = !lanes.is_empty() && !failpoint::is_set(Failpoint::LossNotTold);
+        let Some(lost) = self.parts.lost.as_ref().filter(|_| is_told) else { return };
         let (noted, mut durable) = oneshot::channel();
         // Nobody listens any more only when the relay stops: then nothing goes on here.
         lost.send(Lost { lanes, trimmed, reason, noted }).ok();

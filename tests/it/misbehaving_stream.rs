@@ -120,6 +120,19 @@ impl Running {
         assert!(more >= 4.0, "{mischief:?} has struck {operation}, and {told} grew by {more}");
     }
 
+    /// One mischief after the other, each with its outcome; none of them loses anything.
+    async fn survives_all(
+        &mut self,
+        operation: Operation,
+        mischiefs: &[(Mischief, &str)],
+        call: impl AsyncFn(&ShardControl),
+    ) {
+        for (mischief, outcome) in mischiefs {
+            self.survives(operation, *mischief, outcome, &call).await;
+        }
+        assert_eq!((self.counted(TRIMMED).await, self.counted(RECONCILES).await), (0.0, 0.0), "nothing was lost");
+    }
+
     /// Stops it, and holds it to having nothing twice.
     async fn stop(mut self) {
         self.setting.complete(&self.writer).await;
@@ -131,7 +144,7 @@ impl Running {
 #[tokio::test(flavor = "multi_thread")]
 async fn records_come_once_however_reading_them_goes_wrong() {
     let mut running = Running::start(StreamsOptions::default()).await;
-    for (mischief, outcome) in [
+    let mischiefs = [
         (Mischief::Throttled, "throttled"),
         (Mischief::LimitExceeded, "throttled"),
         (Mischief::Failed, "failed"),
@@ -144,18 +157,16 @@ async fn records_come_once_however_reading_them_goes_wrong() {
         (Mischief::NotFound, "failed"),
         (Mischief::Repeated, "ok"),
         (Mischief::Empty, "ok"),
-    ] {
-        running.survives(Operation::GetRecords, mischief, outcome, async |_| {}).await;
-    }
+    ];
+    running.survives_all(Operation::GetRecords, &mischiefs, async |_| {}).await;
     assert!(running.relay.output().contains("the iterator expired; opening another"), "{}", running.relay.output());
-    assert_eq!((running.counted(TRIMMED).await, running.counted(RECONCILES).await), (0.0, 0.0), "nothing was lost");
     running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn shards_are_read_on_however_opening_them_goes_wrong() {
     let mut running = Running::start(StreamsOptions::default()).await;
-    for (mischief, outcome) in [
+    let mischiefs = [
         (Mischief::Throttled, "throttled"),
         (Mischief::Failed, "failed"),
         (Mischief::Late, "ok"),
@@ -164,11 +175,9 @@ async fn shards_are_read_on_however_opening_them_goes_wrong() {
         (Mischief::HalfReply, "failed"),
         (Mischief::EmptyReply, "ok"),
         (Mischief::NotFound, "failed"),
-    ] {
-        let expire = async |shards: &ShardControl| shards.expire_iterators().await.unwrap();
-        running.survives(Operation::GetShardIterator, mischief, outcome, expire).await;
-    }
-    assert_eq!((running.counted(TRIMMED).await, running.counted(RECONCILES).await), (0.0, 0.0), "nothing was lost");
+    ];
+    let expire = async |shards: &ShardControl| shards.expire_iterators().await.unwrap();
+    running.survives_all(Operation::GetShardIterator, &mischiefs, expire).await;
     running.stop().await;
 }
 

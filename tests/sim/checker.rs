@@ -120,6 +120,11 @@ impl Checker {
         }
     }
 
+    /// The handlers it follows.
+    pub(crate) fn handlers(&self) -> Vec<HandlerName> {
+        self.handlers.keys().cloned().collect()
+    }
+
     /// The handler's effects commit with its positions.
     pub(crate) fn is_transactional(&mut self, handler: &HandlerName) {
         self.followed(handler).transactional = true;

@@ -30,8 +30,10 @@ pub(crate) struct FleetRows {
     pub(crate) ended: Notify,
     /// What the last step was.
     pub(crate) step: Mutex<&'static str>,
-    /// A lease that nobody can take.
-    pub(crate) refused: Mutex<Option<ShardId>>,
+    /// Shards whose leases nobody can take.
+    pub(crate) refused: Mutex<BTreeSet<ShardId>>,
+    /// What the last write was that was refused so, of each lease: what was read, and what it was to be.
+    pub(crate) unanswered: Mutex<BTreeMap<LeaseKey, (Lease, Lease)>>,
     /// Leases that were read since the members were.
     pub(crate) unjudged: Mutex<BTreeSet<LeaseKey>>,
     /// Leases that were taken, and those of them that were read later than the members their owner was judged by.
@@ -42,8 +44,8 @@ impl FleetRows {
     /// Rows that end nothing and refuse nothing.
     pub(crate) fn new(rows: MemoryRelayTable) -> Self {
         let (left, moment, ended) = (AtomicI64::new(-1), Moment::Before, Notify::new());
-        let (step, refused, unjudged, taken) = Default::default();
-        Self { rows, left, moment, ended, step, refused, unjudged, taken }
+        let (step, refused, unanswered, unjudged, taken) = Default::default();
+        Self { rows, left, moment, ended, step, refused, unanswered, unjudged, taken }
     }
 
     /// Notes that these leases were read, of one owner or another.
@@ -113,7 +115,8 @@ impl FleetStore for FleetRows {
     }
 
     async fn change(&self, read: &Lease, changed: &Lease) -> Result<Option<Changed>, StorageError> {
-        if changed.owner.is_some() && self.refused.lock().unwrap().as_ref() == Some(&read.shard) {
+        if changed.owner.is_some() && self.refused.lock().unwrap().contains(&read.shard) {
+            self.unanswered.lock().unwrap().insert(read.key(), (read.clone(), changed.clone()));
             let (operation, table, source) = ("UpdateItem", "simulated".into(), "refused".into());
             return Err(StorageError::Unavailable { operation, table, source });
         }

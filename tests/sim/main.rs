@@ -152,6 +152,7 @@ fn the_faults_really_happen() {
         "event poisoned",
         "event delivered again",
         "stream trimmed",
+        "last of a shard lost",
         "page scanned",
         "event given alone",
         "payload in chunks",

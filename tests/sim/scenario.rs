@@ -45,6 +45,9 @@ const RATE_PERCENT: u64 = 5;
 /// Wall clocks are off by up to so much.
 const SKEW_MAX: Duration = Duration::from_secs(5);
 
+/// In so many runs of a hundred the stream loses the last of a shard when all else has come to rest.
+const LOSES_LAST_PERCENT: u64 = 25;
+
 /// What came of a run.
 pub(crate) struct Outcome {
     pub(crate) violations: Vec<String>,
@@ -139,6 +142,10 @@ impl Play {
         }
         writer.close_all();
         self.come_to_rest(&operator);
+        if self.plan.has(Fault::Trim) && world.chance.percent(LOSES_LAST_PERCENT) {
+            writer.lose_last();
+            self.come_to_rest(&operator);
+        }
         let now = world.elapsed();
         self.replicas.iter().for_each(Replica::stop);
         self.stopping.extend(self.replicas.drain(..).map(|replica| (replica, now)));

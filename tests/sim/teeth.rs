@@ -13,19 +13,21 @@ use crate::scenario::run;
 /// shows (one in some hundreds) is looked for from near one that does.
 struct Tooth(Failpoint, &'static str, Range<u64>, fn(u64) -> Plan);
 
-const TEETH: [Tooth; 15] = [
+const TEETH: [Tooth; 17] = [
     Tooth(Failpoint::UnconditionalPosition, "4:", 0..20, Plan::faulty),
     Tooth(Failpoint::CheckpointAheadOfFlush, "5:", 0..5, Plan::faulty),
     Tooth(Failpoint::ArrivalOrder, "1:", 0..5, Plan::faulty),
     Tooth(Failpoint::RetryOvertakes, "1:", 0..5, Plan::faulty),
     Tooth(Failpoint::EpochNotRaised, "8:", 0..5, Plan::faulty),
     Tooth(Failpoint::FenceNotAsked, "8:", 0..60, Plan::faulty),
+    Tooth(Failpoint::MarkForgottenAtOnce, "5:", 390..400, Plan::faulty),
     Tooth(Failpoint::PositionsNotLoaded, "3:", 0..5, Plan::calm),
+    Tooth(Failpoint::LossNotTold, "2:", 0..20, Plan::faulty),
     Tooth(Failpoint::EmptyPageEnds, "5:", 0..5, Plan::faulty),
     Tooth(Failpoint::OutageCounts, "13:", 0..20, Plan::faulty),
     Tooth(Failpoint::StartNotAsked, "10:", 0..5, Plan::calm),
     Tooth(Failpoint::RewindIgnored, "12:", 0..10, Plan::faulty),
-    Tooth(Failpoint::StoodNotAsked, "3:", 60..80, Plan::faulty),
+    Tooth(Failpoint::StoodNotAsked, "3:", 0..30, Plan::faulty),
     Tooth(Failpoint::PartCountsAsAll, "4:", 0..10, Plan::faulty),
     Tooth(Failpoint::SkipNotCounted, "11:", 0..10, Plan::faulty),
     Tooth(Failpoint::AppliedNotAsked, "9:", 0..10, Plan::faulty),

@@ -23,7 +23,7 @@ async fn a_shard_that_nobody_can_take_counts_as_lag_until_somebody_does() {
     let store = Store::new();
     let other = store.stream.create_shard(None);
     let rows = Arc::new(FleetRows::new(store.table.clone()));
-    *rows.refused.lock().unwrap() = Some(other.clone());
+    *rows.refused.lock().unwrap() = [other.clone()].into();
     let view = Recorder::new(Duration::from_millis(1), takes_all);
     let ports = RelayPorts { fleet: rows.clone(), ..store.ports() };
     let (running, cancel) = store.start_over(ports, vec![("view", view.clone())], &LaneSettings::default());
@@ -36,7 +36,7 @@ async fn a_shard_that_nobody_can_take_counts_as_lag_until_somebody_does() {
     let lag = lag_secs(&store);
     assert!((50..=60).contains(&lag), "{lag}");
 
-    *rows.refused.lock().unwrap() = None;
+    rows.refused.lock().unwrap().clear();
     view.until(2, 20 * SECOND).await;
     let gone = async {
         while lag_secs(&store) > 0 {

@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use angzarr_relay::event::{Root, Sequence, Timestamp};
-use angzarr_relay::fleet::FleetStore as _;
-use angzarr_relay::relay_table::MemoryRelayTable;
+use angzarr_relay::fleet::FleetStore;
+use angzarr_relay::handler::HandlerName;
+use angzarr_relay::relay_table::{Checkpoint, MemoryRelayTable};
 use angzarr_relay::storage::{MemoryEvents, MemoryPositions};
-use angzarr_relay::stream::MemoryStream;
+use angzarr_relay::stream::{MemoryStream, ShardId};
 use angzarr_relay::time::Random;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -111,6 +112,12 @@ impl World {
         let fleet = self.table.fleet().now_or_never().expect("the tables answer at once").unwrap();
         let is_its = |id: &str| id.split('~').next() == Some(replica);
         !fleet.members.iter().any(|member| is_its(member.id.as_str()) && !member.dead)
+    }
+
+    /// How far a handler is on the shards that it has begun.
+    pub(crate) fn checkpoints(&self, handler: &HandlerName) -> BTreeMap<ShardId, Checkpoint> {
+        let read = FleetStore::checkpoints(&self.table, handler);
+        read.now_or_never().expect("the tables answer at once").unwrap()
     }
 
     pub(crate) fn note(&self, line: &str) {

@@ -1,7 +1,7 @@
 //! The writer's side of the world: events into the table, and into the stream in any order or not at all; shards that
 //! end, divide, lose records and vanish.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use angzarr_relay::event::{Chunked, Event, Root, Sequence, cut};
@@ -25,6 +25,8 @@ pub(crate) struct Writing {
     open: Vec<ShardId>,
     closed: Vec<ShardId>,
     last: BTreeMap<Root, Sequence>,
+    /// Roots with records that never came.
+    dropped: BTreeSet<Root>,
     pushed: u64,
 }
 
@@ -85,15 +87,38 @@ impl Writer {
         if plan.has(Fault::Reshard) && world.chance.percent(6) {
             world.reshard();
         }
-        if plan.has(Fault::Trim) && world.chance.percent(2) {
+        if plan.has(Fault::Trim) && world.chance.percent(10) {
             world.trim();
         }
     }
 
-    /// What was lost on the stream is found with the next event of its root: each gets one that arrives.
+    /// A record that never came is found with the next event of its root: each such root gets one that arrives. The others
+    /// get none, so that a loss the stream tells of must be told on.
     pub(crate) fn close_all(&self) {
-        let quiet = Plan { faults: [].into(), ..self.plan.clone() };
-        (0..self.plan.roots).for_each(|number| self.world.append(&root_of(number), &["OrderClosed"], &quiet));
+        let dropped = self.world.writing.lock().unwrap().dropped.clone();
+        for root in &dropped {
+            self.world.append(root, &["OrderClosed"], &self.quiet());
+        }
+    }
+
+    /// A shard ends, and is gone before anybody has read the last of it: nothing else shows what that was.
+    pub(crate) fn lose_last(&self) {
+        let begun = self.world.begun_by_all();
+        let of_root = |number: &u64| {
+            let mut writing = self.world.writing.lock().unwrap();
+            let shard = self.world.shard_of(&root_of(*number), &mut writing, &self.quiet());
+            begun.contains(&shard).then_some((root_of(*number), shard))
+        };
+        let Some((root, shard)) = (0..self.plan.roots).find_map(|number| of_root(&number)) else { return };
+        self.world.append(&root, &["OrderPlaced", "OrderShipped"], &self.quiet());
+        self.world.close(&shard, 1);
+        self.world.remove(&shard);
+        self.world.happened("last of a shard lost");
+    }
+
+    /// The plan without any faults.
+    fn quiet(&self) -> Plan {
+        Plan { faults: [].into(), ..self.plan.clone() }
     }
 }
 
@@ -144,6 +169,7 @@ impl World {
         for event in made {
             if plan.has(Fault::DroppedRecord) && self.chance.percent(4) {
                 self.happened("record dropped");
+                writing.dropped.insert(root.clone());
                 self.note(&format!("dropped {} {}", event.root, event.sequence));
                 continue;
             }
@@ -184,32 +210,56 @@ impl World {
 
     /// Rolls or splits one of the open shards.
     fn reshard(&self) {
-        let mut writing = self.writing.lock().unwrap();
+        let writing = self.writing.lock().unwrap();
         let place = usize::try_from(self.chance.below(writing.open.len() as u64)).unwrap();
-        let shard = writing.open.remove(place);
-        let children = if writing.open.len() < 4 && self.chance.percent(50) { 2 } else { 1 };
+        let shard = writing.open[place].clone();
+        let children = if writing.open.len() < 5 && self.chance.percent(50) { 2 } else { 1 };
         self.happened(if children == 2 { "shard split" } else { "shard rolled" });
-        self.note(&format!("closed {shard}, {children} children"));
-        writing.open.extend(self.stream.close_shard(&shard, children));
-        writing.closed.push(shard);
+        drop(writing);
+        self.close(&shard, children);
     }
 
-    /// Trims a closed shard, or takes it away whole.
+    fn close(&self, shard: &ShardId, children: usize) {
+        let mut writing = self.writing.lock().unwrap();
+        self.note(&format!("closed {shard}, {children} children"));
+        writing.open.retain(|open| open != shard);
+        writing.open.extend(self.stream.close_shard(shard, children));
+        writing.closed.push(shard.clone());
+    }
+
+    /// Trims a closed shard, or takes it away whole. The stream keeps its records for a day, of which a run has a minute or
+    /// two: a handler that has not begun to read a shard by then knows of its loss by the time that has passed
+    /// (`backfill::at_first_sight`, `at_opening`, `after_job`). So only such shards are touched as all have begun to read.
     fn trim(&self) {
         let mut writing = self.writing.lock().unwrap();
-        if writing.closed.is_empty() {
+        let begun = self.begun_by_all();
+        let begun: Vec<usize> =
+            (0..writing.closed.len()).filter(|place| begun.contains(&writing.closed[*place])).collect();
+        if begun.is_empty() {
             return;
         }
-        let shard = writing.closed.remove(0);
+        let place = begun[usize::try_from(self.chance.below(begun.len() as u64)).unwrap()];
+        let shard = writing.closed.remove(place);
         self.happened("stream trimmed");
         if self.chance.percent(50) {
-            self.note(&format!("removed {shard}"));
-            self.stream.remove_shard(&shard);
-            self.check(|checker| checker.trimmed(shard.as_str(), 0));
+            self.remove(&shard);
         } else {
             self.note(&format!("trimmed {shard}"));
             self.stream.trim(&shard, 1);
             self.check(|checker| checker.trimmed(shard.as_str(), 1));
         }
+    }
+
+    /// The shards that all handlers have a checkpoint on.
+    fn begun_by_all(&self) -> BTreeSet<ShardId> {
+        let handlers = self.check(|checker| checker.handlers());
+        let begun = handlers.iter().map(|handler| self.checkpoints(handler).into_keys().collect::<BTreeSet<_>>());
+        begun.reduce(|all, begun| &all & &begun).unwrap_or_default()
+    }
+
+    fn remove(&self, shard: &ShardId) {
+        self.note(&format!("removed {shard}"));
+        self.stream.remove_shard(shard);
+        self.check(|checker| checker.trimmed(shard.as_str(), 0));
     }
 }

@@ -1,4 +1,5 @@
-//! The lanes' task over tables in memory, on a paused clock: a lane is given up in time whatever the handler does.
+//! The lanes' task over tables in memory, on a paused clock: a lane is given up in time whatever the handler does, and what
+//! waited long for room is given by what its position is by then.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -9,21 +10,27 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::rig::{ev, root_of};
-use crate::event::{Sequence, Timestamp};
+use crate::event::{Chunked, Event, Sequence, Timestamp, cut};
 use crate::handler::{Accepted, HandlerName, RootBatch, handler_fn};
+use crate::lane::dispatch::STANDS_MAX;
 use crate::lane::{
     KnownPositions, LaneOrder, LaneReport, LaneSettings, LanesParts, LanesTask, Opening, PayloadRoom, Progress,
     Subscription,
 };
 use crate::relay_table::{Checkpoint, LivesOfAll as _, MemoryRelayTable};
-use crate::storage::{MemoryEvents, MemoryPositions};
+use crate::storage::{Advance, MemoryEvents, MemoryPositions, PositionStore as _};
 use crate::stream::{Branch, Change, Feed, LaneId, MemoryStream, ReaderParts, ShardId, ShardReader, StreamPoint};
 use crate::telemetry::Health;
 use crate::time::{Clock, Random};
 
+/// The room for payloads that are put together, in bytes.
+const PAYLOAD_BYTES: usize = 1 << 20;
+
 /// One handler's task, the stream and the tables around it.
 struct World {
     stream: MemoryStream,
+    events: MemoryEvents,
+    payload_room: PayloadRoom,
     positions: MemoryPositions,
     table: MemoryRelayTable,
     name: HandlerName,
@@ -39,6 +46,7 @@ impl World {
     fn new(takes: Duration) -> Self {
         let (stream, positions, table) =
             (MemoryStream::default(), MemoryPositions::default(), MemoryRelayTable::default());
+        let (events, payload_room) = (MemoryEvents::default(), PayloadRoom::new(PAYLOAD_BYTES));
         let (calls, answers) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicBool::new(true)));
         let (counted, answering) = (calls.clone(), answers.clone());
         let handler = handler_fn(move |batch: RootBatch| {
@@ -59,9 +67,9 @@ impl World {
             handler: Arc::new(handler),
             subscription: Subscription::everything(),
             settings: LaneSettings { deliver_timeout: Duration::from_hours(1), ..LaneSettings::default() },
-            events: Arc::new(MemoryEvents::default()),
+            events: Arc::new(events.clone()),
             positions: Arc::new(positions.clone()),
-            payload_room: PayloadRoom::new(1 << 20),
+            payload_room: payload_room.clone(),
             known: KnownPositions::default(),
             marks: Arc::new(positions.clone()),
             works_off: Arc::new(|_| true),
@@ -81,7 +89,7 @@ impl World {
         let (report, reports) = mpsc::unbounded_channel();
         let task = LanesTask::new(parts, Progress::default());
         tokio::spawn(task.run(ordered, report, CancellationToken::new()));
-        Self { stream, positions, table, name, orders, reports, calls, answers, lanes: 0 }
+        Self { stream, events, payload_room, positions, table, name, orders, reports, calls, answers, lanes: 0 }
     }
 
     /// A lane on a shard of its own.
@@ -102,7 +110,11 @@ impl World {
     }
 
     fn push(&self, shard: &ShardId, root: &str) {
-        self.stream.push(shard, Timestamp::from_unix_millis(0), Change::Inserted(ev(root, 0).row().unwrap()));
+        self.push_event(shard, ev(root, 0).row().unwrap());
+    }
+
+    fn push_event(&self, shard: &ShardId, event: Event) {
+        self.stream.push(shard, Timestamp::from_unix_millis(0), Change::Inserted(event));
     }
 
     async fn called(&self, times: u32) {
@@ -169,4 +181,31 @@ async fn a_lane_that_was_finished_before_is_not_told_twice() {
     world.orders.send(LaneOrder::Close(lane, Instant::now() + Duration::from_secs(5))).await.unwrap();
     let told = timeout(Duration::from_mins(1), world.reports.recv()).await;
     assert!(told.is_err(), "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_has_passed_while_room_was_waited_for_is_not_given() {
+    let mut world = World::new(Duration::ZERO);
+    let (_, feed) = world.open().await;
+    let room = world.payload_room.take(PAYLOAD_BYTES).await;
+    let mut event = ev("r", 0).row().unwrap();
+    event.payload = vec![7; 1000].into();
+    world.events.put_chunks("append", cut(&event.payload, 100).collect());
+    event.chunked = Some(Box::new(Chunked::new(&event.payload, 100, "append")));
+    event.payload = Vec::new().into();
+    world.push_event(feed.shard(), event);
+    // Its position was read before it waits for room; then another replica writes it.
+    sleep(Duration::from_secs(1)).await;
+    let advance = Advance { root: root_of("r"), from: None, to: Sequence(0) };
+    world.positions.advance(&world.name, &[advance]).await.pop().unwrap().unwrap();
+    sleep(STANDS_MAX).await;
+    drop(room);
+    world.push_event(feed.shard(), ev("r", 1).row().unwrap());
+    let follows = async {
+        while world.positions.position(&world.name, &root_of("r")) < Some(Sequence(1)) {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_mins(1), follows).await.expect("what follows is given");
+    assert_eq!(world.calls.load(Ordering::Relaxed), 1, "the first was given, too");
 }
